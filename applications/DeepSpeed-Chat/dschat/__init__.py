@@ -1,0 +1,1 @@
+"""Alignment of language models with human feedback: supervised fine-tuning, reward model, PPO."""

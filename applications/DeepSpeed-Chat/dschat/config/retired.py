@@ -1,0 +1,112 @@
+"""Flags of the published commands that are always on, gone, or not supported, with what to do instead."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from dschat.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+ANY = ("*",)
+ALWAYS_ON = ("true", "True")
+OFF = ("false", "False")
+
+
+@dataclass(frozen=True)
+class RetiredFlag:
+    """A flag without a field: the values under which it asks for nothing more, and advice."""
+
+    harmless_values: tuple[str, ...]
+    """Values that ask for what happens anyway; ANY for all."""
+    advice: str
+    """Why, and what to use instead."""
+
+
+_LORA = RetiredFlag(("0",), "LoRA is not supported yet; train all weights")
+_LORA_DETAIL = RetiredFlag((), "LoRA is not supported yet; drop the flag")
+_HYBRID = RetiredFlag(
+    (), "the hybrid engine has no Gemma or Qwen and is not supported; answers are generated with gathered weights"
+)
+_UNSUPERVISED = RetiredFlag((), "the unsupervised loss is not supported yet; drop the flag")
+_PADDING = RetiredFlag(("0", "1"), "scores are found from the attention mask, whatever the padding")
+
+RETIRED_FLAGS: dict[str, RetiredFlag] = {
+    "deepspeed": RetiredFlag(ALWAYS_ON, "training always runs on DeepSpeed"),
+    "compute_fp32_loss": RetiredFlag(ALWAYS_ON, "losses are always computed in float32"),
+    "print_loss": RetiredFlag(ALWAYS_ON, "the loss is always shown and written to metrics.jsonl"),
+    "enable_test_mode": RetiredFlag(ALWAYS_ON, "--test_stop_step (--max_steps) stops a run by itself"),
+    "num_padding_at_beginning": _PADDING,
+    "lora_dim": _LORA,
+    "actor_lora_dim": _LORA,
+    "critic_lora_dim": _LORA,
+    "lora_module_name": _LORA_DETAIL,
+    "actor_lora_module_name": _LORA_DETAIL,
+    "critic_lora_module_name": _LORA_DETAIL,
+    "lora_learning_rate": _LORA_DETAIL,
+    "actor_lora_learning_rate": _LORA_DETAIL,
+    "critic_lora_learning_rate": _LORA_DETAIL,
+    "only_optimize_lora": _LORA_DETAIL,
+    "enable_mixed_precision_lora": _LORA_DETAIL,
+    "enable_hybrid_engine": _HYBRID,
+    "unpin_actor_parameters": _HYBRID,
+    "release_inference_cache": _HYBRID,
+    "inference_tp_size": RetiredFlag(("1",), _HYBRID.advice),
+    "tp_gather_partition_size": _HYBRID,
+    "unsupervised_dataset_name": _UNSUPERVISED,
+    "unsupervised_dataset_config_name": _UNSUPERVISED,
+    "unsup_coef": _UNSUPERVISED,
+    "preprocessing_num_workers": _UNSUPERVISED,
+    "enable_ema": RetiredFlag(OFF, "the moving average of the actor is not supported yet; drop the flag"),
+    "align_overflow": RetiredFlag(OFF, "joint fp16 overflow handling is not supported yet; use --dtype bf16"),
+    "add_eot_token": RetiredFlag(OFF, "it never had an effect; use --end_of_conversation_token"),
+    "termination_condition": RetiredFlag(("fixed",), "macro actions are not supported yet; use fixed with --ngram 1"),
+    "ngram": RetiredFlag(("1",), "macro actions are not supported yet; use --ngram 1, which is plain PPO"),
+    "value_function": RetiredFlag(ANY, "every token is its own segment, for which all value functions are equal"),
+    "repeat_times": RetiredFlag((), "macro actions are not supported yet; drop the flag"),
+    "parser_cutoff": RetiredFlag((), "macro actions are not supported yet; drop the flag"),
+    "cost_emb": RetiredFlag((), "no cost matrix is cached any more; drop the flag"),
+    "lam_length": RetiredFlag(("0", "0.0"), "it never had an effect; drop the flag"),
+}
+
+
+def reject_unknown_flags(remaining: list[str], known: list[str]) -> None:
+    """Decide about command-line words that no field takes.
+
+    Args:
+        remaining: the words left over by the parser, in order.
+        known: all flags that the command does have, to suggest from.
+    Raises:
+        UserError: a flag that does not exist, or a retired one with a value that asks for more than what happens.
+    """
+    for name, value in _group(remaining):
+        retired = RETIRED_FLAGS.get(name)
+        if retired is None:
+            raise UserError(f"there is no flag --{name}{_suggestion(name, known)}; --help lists them all")
+        if value not in retired.harmless_values and retired.harmless_values != ANY:
+            raise UserError(f"--{name} {value} cannot be used: {retired.advice}")
+        logger.info("--%s %s: %s", name, value, retired.advice)
+
+
+def _group(words: list[str]) -> list[tuple[str, str]]:
+    """`--flag a b --other=c --switch` as (name, value) pairs; a switch has the value `true`."""
+    pairs: list[tuple[str, str]] = []
+    for word in words:
+        if word.startswith("--"):
+            name, _, value = word[2:].partition("=")
+            pairs.append((name.replace("-", "_"), value))
+        elif pairs:
+            name, value = pairs[-1]
+            pairs[-1] = (name, f"{value} {word}".strip())
+        else:
+            raise UserError(f"{word!r} is not a flag; flags start with --")
+    return [(name, value or "true") for name, value in pairs]
+
+
+def _suggestion(name: str, known: list[str]) -> str:
+    # difflib is only needed on the way out
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean --{near[0]}?" if near else ""

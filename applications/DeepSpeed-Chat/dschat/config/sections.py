@@ -1,0 +1,257 @@
+"""Settings of the three steps, one dataclass per concern. A field is a command-line flag and is defined here once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from transformers.hf_argparser import HfArg
+
+SchedulerName = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the texts come from and how they are shared out among the three steps."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
+    data_path: list[str] = HfArg(
+        default_factory=lambda: ["Dahoas/rm-static"],
+        help="Dataset names or local folders or files with a supported dataset's columns; several are mixed.",
+    )
+    data_format: str | None = HfArg(
+        default=None, help="Dataset name whose columns a local --data_path has, where its name does not tell."
+    )
+    data_split: str = HfArg(
+        default="2,4,4", help="Proportions of the rows for steps 1, 2 and 3 (2,4,4 is 20, 40 and 40 percent)."
+    )
+    split_by: Literal["row", "group"] = HfArg(
+        default="row", help="row: the published permutation of rows. group: all rows of one post stay in one step."
+    )
+    data_output_path: str | None = HfArg(
+        default=None, help="Folder of the tokenised caches; default: data_cache in --output_dir."
+    )
+    end_of_conversation_token: str | None = HfArg(
+        default=None, help="Token that ends an answer; default (or the text None): the tokenizer's EOS."
+    )
+
+
+@dataclass(frozen=True)
+class SFTDataConfig:
+    """What only step 1 may do with its texts."""
+
+    _argument_group_name: ClassVar[str] = "data"
+
+    sft_only_data_path: list[str] = HfArg(default_factory=list, help="Datasets used by step 1 alone, all rows.")
+    loss_on_prompt: bool = HfArg(default=False, help="Also train on the prompt's tokens; padding never counts.")
+
+
+@dataclass(frozen=True)
+class SupervisedConfig:
+    """The one model that step 1 or step 2 trains, and its batches."""
+
+    _argument_group_name: ClassVar[str] = "model and optimization"
+
+    model_name_or_path: str = HfArg(help="Step 1: a causal language model. Step 2: the folder that step 1 wrote.")
+    per_device_train_batch_size: int = HfArg(default=16, help="Rows per device and forward pass.")
+    per_device_eval_batch_size: int = HfArg(default=16, help="Rows per device and forward pass in evaluation.")
+    max_seq_len: int = HfArg(default=512, help="Tokens of prompt and answer; longer prompts are cut at the front.")
+    learning_rate: float = HfArg(default=5e-5, help="Peak learning rate.")
+    weight_decay: float = HfArg(default=0.0, help="Decoupled weight decay of all but biases and norms.")
+    gradient_checkpointing: bool = HfArg(default=False, help="Recompute activations in the backward pass.")
+    dropout: float | None = HfArg(default=None, help="Overrides every dropout rate of the model's config.")
+    zero_stage: int = HfArg(default=0, help="DeepSpeed ZeRO stage, 0 to 3.")
+    eval_interval: int = HfArg(
+        default=0, help="Optimizer steps between evaluations; step 2 also saves. 0: before, after, and each epoch."
+    )
+    eval_iters: int = HfArg(default=100, help="Batches per evaluation and rank; 0: all.")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """How long to train and along which learning-rate curve."""
+
+    _argument_group_name: ClassVar[str] = "schedule"
+
+    num_train_epochs: int = HfArg(default=1, help="Passes over this step's share of the data.")
+    max_steps: int = HfArg(default=0, aliases=["--test_stop_step"], help="Stop after this many steps; 0: never.")
+    gradient_accumulation_steps: int = HfArg(default=1, help="Micro-batches per optimizer step.")
+    lr_scheduler_type: SchedulerName = HfArg(default="cosine", help="Learning-rate curve.")
+    num_warmup_steps: int | None = HfArg(
+        default=None, help="Optimizer steps of linear warm-up; wins over --warmup_ratio."
+    )
+    warmup_ratio: float = HfArg(default=0.0, help="Warm-up as a share of all optimizer steps.")
+
+    def warmup_steps(self, total_steps: int) -> int:
+        """Optimizer steps of linear warm-up in a run of `total_steps` optimizer steps."""
+        if self.num_warmup_steps is not None:
+            return self.num_warmup_steps
+        return round(self.warmup_ratio * total_steps)
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Devices, precision and safety."""
+
+    _argument_group_name: ClassVar[str] = "runtime"
+
+    dtype: Literal["fp16", "bf16", "fp32"] = HfArg(
+        default="fp16", help="Weights and activations; losses are always float32. fp16 falls back to bf16."
+    )
+    offload: bool = HfArg(default=False, help="Keep optimizer states (ZeRO 1-3) and weights (ZeRO 3) in host memory.")
+    seed: int = HfArg(default=1234, help="Seed of data order, splits, new weights and (plus the rank) sampling.")
+    local_rank: int = HfArg(default=-1, help="Set by the launcher.")
+    deepspeed_config: str | None = HfArg(
+        default=None, help="JSON file whose entries override the DeepSpeed settings that the other flags imply."
+    )
+    trust_remote_code: bool = HfArg(default=False, help="Run Python code that a model folder brings along.")
+    dry_run: bool = HfArg(
+        default=False, help="Check settings, data and checkpoints, print batch sizes and memory, and stop."
+    )
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """What a run leaves behind."""
+
+    _argument_group_name: ClassVar[str] = "output"
+
+    output_dir: str | None = HfArg(default=None, help="Folder of models, metrics.jsonl and caches (required).")
+    enable_tensorboard: bool = HfArg(default=False, help="Also write the metrics for TensorBoard.")
+    tensorboard_path: str | None = HfArg(
+        default=None, help="Folder of the TensorBoard files; default: tensorboard in --output_dir."
+    )
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    """The models of step 3: actor and critic are trained, their frozen copies are reference and reward model."""
+
+    _argument_group_name: ClassVar[str] = "models"
+
+    actor_model_name_or_path: str = HfArg(help="The folder that step 1 wrote: actor and reference.")
+    critic_model_name_or_path: str = HfArg(help="A step_<n> folder that step 2 wrote: critic and reward model.")
+    actor_learning_rate: float = HfArg(default=9.65e-6, help="Peak learning rate of the actor.")
+    critic_learning_rate: float = HfArg(default=5e-6, help="Peak learning rate of the critic.")
+    actor_weight_decay: float = HfArg(default=0.0, help="Decoupled weight decay of the actor.")
+    critic_weight_decay: float = HfArg(default=0.0, help="Decoupled weight decay of the critic.")
+    actor_zero_stage: int = HfArg(default=0, help="ZeRO stage of the actor; at 3 the reference is at 3 too.")
+    critic_zero_stage: int = HfArg(default=0, help="ZeRO stage of the critic; at 3 the reward model is at 3 too.")
+    actor_gradient_checkpointing: bool = HfArg(default=False, help="Recompute the actor's activations.")
+    critic_gradient_checkpointing: bool = HfArg(default=False, help="Recompute the critic's activations.")
+    actor_dropout: float | None = HfArg(default=None, help="Overrides every dropout rate of the actor's config.")
+    critic_dropout: float | None = HfArg(default=None, help="Overrides every dropout rate of the critic's config.")
+    offload_reference_model: bool = HfArg(default=False, help="Keep the reference's weights in host memory (ZeRO 3).")
+    enable_zero3_generation_gather: bool = HfArg(
+        default=True, help="ZeRO 3: gather the actor once per rollout, not once per token; needs room for all of it."
+    )
+
+    @property
+    def reference_zero_stage(self) -> int:
+        """3 where the actor is partitioned or the reference lies in host memory, else 0: a frozen model knows no other."""
+        return 3 if self.actor_zero_stage == 3 or self.offload_reference_model else 0
+
+    @property
+    def reward_zero_stage(self) -> int:
+        """3 where the critic is partitioned, else 0."""
+        return 3 if self.critic_zero_stage == 3 else 0
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """How answers are sampled."""
+
+    _argument_group_name: ClassVar[str] = "rollout"
+
+    per_device_generation_batch_size: int = HfArg(default=16, help="Prompts per device and rollout batch.")
+    generation_batches: int = HfArg(default=1, help="Rollout batches gathered before training on them.")
+    max_prompt_seq_len: int = HfArg(default=256, help="Tokens of a prompt; longer ones are cut at the front.")
+    max_answer_seq_len: int = HfArg(default=256, help="Tokens of an answer.")
+    temperature: float = HfArg(default=0.8, help="Sampling temperature; log-probabilities are those of temperature 1.")
+    sampling_top_k: int = HfArg(default=50, help="Sample among this many most likely tokens; 0: all.")
+    sampling_top_p: float = HfArg(default=1.0, help="Sample within this much probability mass.")
+
+
+@dataclass(frozen=True)
+class PPOUpdateConfig:
+    """Rewards, advantages and the clipped losses."""
+
+    _argument_group_name: ClassVar[str] = "PPO"
+
+    per_device_training_batch_size: int = HfArg(default=16, help="Rows per device and PPO forward pass.")
+    ppo_epochs: int = HfArg(default=1, help="Passes over each group of rollouts.")
+    kl_ctl: float = HfArg(default=0.05, aliases=["--penalty_coef"], help="Coefficient of the regularizer's penalty.")
+    gamma: float = HfArg(default=1.0, help="Discount per token.")
+    lam: float = HfArg(default=0.95, help="Lambda of generalized advantage estimation.")
+    policy_clip: float = HfArg(default=0.2, help="Clip range of the policy's probability ratio.")
+    value_clip: float = HfArg(default=0.2, help="Clip range of the change in value.")
+    reward_clip: float = HfArg(default=2.5, help="Sequence scores are clipped to plus or minus this.")
+
+
+@dataclass(frozen=True)
+class MonitoringConfig:
+    """When step 3 saves, evaluates and shows answers."""
+
+    _argument_group_name: ClassVar[str] = "monitoring"
+
+    save_steps: int = HfArg(default=100, help="PPO steps between saved models; 0: only the last.")
+    eval_steps: int = HfArg(default=0, help="PPO steps between evaluations on held-out prompts; 0: none.")
+    eval_prompts: int = HfArg(default=64, help="Held-out prompts per evaluation, over all ranks.")
+    print_answers: bool = HfArg(default=False, help="Show a table of sample answers with score and penalty.")
+    print_answers_interval: int = HfArg(default=10, help="PPO steps between such tables.")
+
+
+@dataclass(frozen=True)
+class DivergenceConfig:
+    """No regularizer, KL, or an f-divergence between the policy and the reference."""
+
+    _argument_group_name: ClassVar[str] = "regularizer"
+
+    f_div: Literal["none", "rkl", "fkl", "js", "alpha", "tv", "chi"] = HfArg(
+        default="rkl", help="rkl: KL(policy || reference), the usual one. none: no penalty."
+    )
+    f_div_alpha: float = HfArg(default=0.5, help="Order of the alpha-divergence, between 0 and 1.")
+    f_div_low_var: bool = HfArg(default=False, help="Variance-reduced estimator, for rkl and fkl.")
+    penalty_clip: float = HfArg(
+        default=2.5, help="Clips the penalty times --kl_ctl of all but rkl, whose tails are not exponential; 0: off."
+    )
+
+
+@dataclass(frozen=True)
+class WassersteinConfig:
+    """Wasserstein Policy Regularization (arXiv 2602.01685)."""
+
+    _argument_group_name: ClassVar[str] = "regularizer"
+
+    cost_dim: int = HfArg(default=512, help="Nearest other tokens to which a token may move at its distance.")
+    top_k: int = HfArg(default=128, help="Most likely tokens kept of each of the two distributions.")
+    epsilon: float = HfArg(default=0.01, help="Entropic temperature; see --epsilon_unit.")
+    epsilon_unit: Literal["cost", "nearest"] = HfArg(
+        default="cost", help="cost: absolute, as published. nearest: multiples of the median nearest-token distance."
+    )
+    max_iter: int = HfArg(default=10, help="Sinkhorn rounds at most.")
+    tol: float = HfArg(default=1e-6, help="A position stops when its change (truncated) or error (capped) is below.")
+    cost_type: Literal["L2", "cos"] = HfArg(default="L2", help="Token distance: Euclidean, or one minus cosine.")
+    block_size: int = HfArg(default=1024, help="Tokens per block while the geometry is built.")
+    transport: Literal["truncated", "capped"] = HfArg(
+        default="truncated", help="truncated: far tokens cannot exchange mass (published). capped: at --far_cost."
+    )
+    support: Literal["position", "batch"] = HfArg(
+        default="position", help="Tokens kept per position (the paper) or per scored batch (the published code)."
+    )
+    far_cost: float | None = HfArg(
+        default=None, help="Cost of far pairs under capped transport; default: median distance of random tokens."
+    )
+    debias: bool = HfArg(default=False, help="Sinkhorn divergence: zero where the policy is the reference (capped).")
+    normalize: bool = HfArg(default=False, help="Published rescaling and centring of the potential (truncated).")
+    gaussian_perturb: float = HfArg(
+        default=0.0, help="Share of seeded Gaussian noise mixed into the embeddings before distances are taken."
+    )
+
+
+@dataclass(frozen=True)
+class LearnedRewardConfig:
+    """Scores from the reward model that step 2 trained."""
+
+    _argument_group_name: ClassVar[str] = "reward"

@@ -1,0 +1,140 @@
+"""A reader of JSON and JSON-lines files that can say which line is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dschat.errors import UserError
+
+_KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
+
+
+def read_json_rows(path: Path, *, text_columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """All objects of a file.
+
+    Args:
+        path: `.jsonl` with one object a line, or `.json`, which may also be one list of objects. UTF-8; a byte order
+            mark and blank lines are tolerated.
+        text_columns: fields that must hold text in every row. A column that no row has is left to the caller, who
+            knows the name of the dataset.
+    Raises:
+        UserError: `file:line: what; expected {"prompt": ...}`.
+    """
+    numbered = list(iter_json_rows(path, text_columns=text_columns))
+    present = {name for _, row in numbered for name in row}
+    for line, row in numbered:
+        for name in text_columns:
+            if name in present:
+                _check_text(path, line, row, name, text_columns)
+    return [row for _, row in numbered]
+
+
+def iter_json_rows(path: Path, *, text_columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object), reading no further than asked; `text_columns` only shapes the messages."""
+    expected = _expected(text_columns)
+    try:
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
+    if path.suffix == ".json" and content.lstrip().startswith(b"["):
+        values = _list_items(path, content, expected)
+    else:
+        values = _lines(path, content, expected)
+    for line, value in values:
+        if not isinstance(value, dict):
+            _fault(path, line, f"{_kind(value)} instead of an object", expected)
+        _check_unicode(path, line, value, expected)
+        yield line, value
+
+
+def _lines(path: Path, content: bytes, expected: str) -> Iterator[tuple[int, Any]]:
+    """The value of each line that is not blank."""
+    for line, raw in enumerate(content.split(b"\n"), start=1):  # not splitlines: U+2028 is legal inside a JSON string
+        if not raw.strip():
+            continue
+        try:
+            yield line, json.loads(_decoded(path, line, raw, expected))
+        except json.JSONDecodeError as error:
+            extra = error.msg == "Extra data"
+            what = "more than one JSON value on the line" if extra else f"not JSON ({error.msg}, column {error.colno})"
+            _fault(path, line, what, expected)
+        except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
+            _fault(path, line, f"not usable JSON ({error})", expected)
+
+
+def _list_items(path: Path, content: bytes, expected: str) -> Iterator[tuple[int, Any]]:
+    """The items of a file that is one list, each with the line it begins on."""
+    text = _decoded(path, 1, content, expected)
+    decoder = json.JSONDecoder()
+    position = _skip_blanks(text, text.index("[") + 1)
+    line, counted = 1, 0
+    while text[position : position + 1] != "]":
+        line, counted = line + text.count("\n", counted, position), position
+        try:
+            value, position = decoder.raw_decode(text, position)
+        except json.JSONDecodeError as error:
+            _fault(path, error.lineno, f"not JSON ({error.msg}, column {error.colno})", expected)
+        except (ValueError, RecursionError) as error:
+            _fault(path, line, f"not usable JSON ({error})", expected)
+        yield line, value
+        position = _skip_blanks(text, position)
+        if text[position : position + 1] == ",":
+            position = _skip_blanks(text, position + 1)
+        elif text[position : position + 1] != "]":
+            _fault(path, text.count("\n", 0, position) + 1, "the list does not go on with , or ]", expected)
+    if text[position + 1 :].strip():
+        _fault(path, text.count("\n", 0, position) + 1, "text after the end of the list", expected)
+
+
+def _skip_blanks(text: str, position: int) -> int:
+    """First position from here on that is not JSON white space."""
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _decoded(path: Path, line: int, raw: bytes, expected: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line += raw.count(b"\n", 0, error.start)
+        _fault(path, line, f"not UTF-8 (byte 0x{raw[error.start]:02x})", expected)
+
+
+def _check_unicode(path: Path, line: int, row: dict[str, Any], expected: str) -> None:
+    """Refuse lone surrogates: JSON lets them in as escapes, then tokenizers and every write to a file fail on them."""
+    for name, value in row.items():
+        try:
+            json.dumps([name, value], ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError:
+            field = name.encode("utf-8", "backslashreplace").decode()
+            _fault(path, line, f"field '{field}' holds half of a surrogate pair, which is not text", expected)
+
+
+def _check_text(path: Path, line: int, row: dict[str, Any], name: str, text_columns: Sequence[str]) -> None:
+    if name not in row:
+        _fault(path, line, f"field '{name}' is missing", _expected(text_columns))
+    if not isinstance(row[name], str):
+        _fault(path, line, f"field '{name}' is {_kind(row[name])} where text is needed", _expected(text_columns))
+
+
+def _kind(value: Any) -> str:
+    """What a JSON value is, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    return _KINDS.get(type(value), "text")
+
+
+def _expected(text_columns: Sequence[str]) -> str:
+    names = text_columns or ("prompt",)
+    return "{" + ", ".join(f'"{name}": "..."' for name in names) + "}"
+
+
+def _fault(path: Path, line: int, what: str, expected: str) -> NoReturn:
+    raise UserError(f"{path}:{line}: {what}; expected {expected}")

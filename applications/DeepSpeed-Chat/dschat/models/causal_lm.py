@@ -1,0 +1,129 @@
+"""Actor and reference: causal language models, their size, and forwards on left- and right-padded rows."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+
+from dschat.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+PAD_TO_MULTIPLE = 8
+DROPOUT_FIELDS = (
+    "dropout", "attention_dropout", "hidden_dropout", "activation_dropout",
+    "attn_pdrop", "embd_pdrop", "resid_pdrop", "classifier_dropout",
+)  # fmt: skip
+
+
+def load_causal_lm(
+    path: str, *, tokenizer_length: int, dtype: torch.dtype, dropout: float | None, trust_remote_code: bool
+) -> PreTrainedModel:
+    """A causal language model with at least one embedding row per token.
+
+    Args:
+        path: model name or folder, as `check_model_path` gave it.
+        tokenizer_length: number of tokens; the embedding table grows to it and never shrinks.
+        dtype: precision of the weights.
+        dropout: overrides every dropout rate, None to keep them.
+        trust_remote_code: whether code in the folder may run.
+    """
+    config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be loaded as a causal language model: {error}") from error
+    grow_embeddings(model, tokenizer_length)
+    return model
+
+
+def model_config(path: str, *, dropout: float | None, trust_remote_code: bool) -> PretrainedConfig:
+    """The model's config with every dropout rate that it has set to `dropout` (None: as it is)."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if dropout is not None:
+        for field in DROPOUT_FIELDS:
+            if getattr(config, field, None) is not None:
+                setattr(config, field, dropout)
+    return config
+
+
+def grow_embeddings(model: PreTrainedModel, tokenizer_length: int) -> None:
+    """Add embedding rows where the tokenizer has more tokens than the model; tables are never made smaller."""
+    if tokenizer_length > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(tokenizer_length, pad_to_multiple_of=PAD_TO_MULTIPLE)
+        logger.info("grew the embedding table to %d rows", model.config.get_text_config().vocab_size)
+
+
+def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute activations in the backward pass."""
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def check_context(config: PretrainedConfig, length: int, flags: str) -> None:
+    """Raise UserError if rows of `length` tokens do not fit the model's positions; `flags` names what sets it."""
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if limit is not None and length > limit:
+        raise UserError(f"{flags} make rows of {length} tokens, but the model has {limit} positions; lower them")
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Position of each token among the real ones, [B, L] int64; padding on either side changes nothing for them."""
+    return (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
+
+
+@cache
+def _takes_position_ids(model_class: type) -> bool:
+    return "position_ids" in inspect.signature(model_class.forward).parameters
+
+
+def positional_inputs(model_class: type, attention_mask: Tensor) -> dict[str, Tensor]:
+    """`attention_mask` [B, L] and, where the architecture has them, position ids, as arguments of its forward."""
+    inputs = {"attention_mask": attention_mask}
+    if _takes_position_ids(model_class):
+        inputs["position_ids"] = position_ids(attention_mask)
+    return inputs
+
+
+def response_logits(model: nn.Module, model_class: type, sequences: Tensor, mask: Tensor, *, width: int) -> Tensor:
+    """Logits that predict the last `width` tokens of each row.
+
+    Args:
+        model: a causal language model or the DeepSpeed engine around it.
+        model_class: the model's class.
+        sequences: [B, L] token ids.
+        mask: [B, L], 1 on real tokens.
+        width: number of predicted tokens, R < L.
+    Returns:
+        [B, R, V] in the model's precision; entry t predicts token L - R + t.
+    """
+    inputs = positional_inputs(model_class, mask)
+    # one more than needed: the last position predicts a token beyond the row
+    output = model(input_ids=sequences, logits_to_keep=width + 1, use_cache=False, **inputs)
+    return output.logits[:, -width - 1 : -1]
+
+
+def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Log-probabilities of given tokens, float32 whatever the precision of the logits.
+
+    The same as `logits.float().log_softmax(-1).gather(-1, tokens)`, one row at a time, so that no second table of all
+    logits exists in float32.
+
+    Args:
+        logits: [B, R, V] or [N, V].
+        tokens: [B, R] or [N] int64.
+    Returns:
+        [B, R] or [N] float32.
+    """
+    if logits.dim() == 3:
+        return torch.stack([token_log_probs(row, ids) for row, ids in zip(logits, tokens, strict=True)])
+    chosen = logits.gather(-1, tokens[:, None]).squeeze(-1).float()
+    return chosen - logits.float().logsumexp(dim=-1)

@@ -1,0 +1,142 @@
+"""Reward model and critic: a sequence-classification checkpoint that scores every token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from dschat.errors import UserError
+from dschat.models.causal_lm import grow_embeddings, model_config, positional_inputs
+
+HEAD_WEIGHT = "score.weight"
+
+
+class TokenScorer(nn.Module):
+    """A sequence-classification model with one label, asked for the score at every token.
+
+    The library's own pooling takes the last token that is not padding and so misses the final EOS where EOS is the
+    padding token; scores at every token make the choice ours.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Scores [B, L] float32 of tokens input_ids [B, L] under attention_mask [B, L] (1 on real tokens)."""
+        backbone = self.model.base_model
+        inputs = positional_inputs(type(backbone), attention_mask)
+        hidden = backbone(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
+        return self.model.score(hidden).squeeze(-1).float()
+
+
+def load_token_scorer(
+    path: str,
+    *,
+    fresh_head: bool,
+    tokenizer_length: int,
+    pad_token_id: int,
+    dtype: torch.dtype,
+    dropout: float | None,
+    trust_remote_code: bool,
+) -> TokenScorer:
+    """A model that scores tokens.
+
+    Args:
+        path: model name or folder.
+        fresh_head: True to start from a language model with a new score head, False to require a trained one.
+        tokenizer_length: number of tokens; the embedding table grows to it and never shrinks.
+        pad_token_id: written to the config, which the library's own pooling reads.
+        dtype: precision of the weights.
+        dropout: overrides every dropout rate, None to keep them.
+        trust_remote_code: whether code in the folder may run.
+    Raises:
+        UserError: a trained head is required and the checkpoint has none.
+    """
+    config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
+    config.num_labels = 1
+    config.pad_token_id = pad_token_id
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be loaded as a reward model: {error}") from error
+    missing = set(report["missing_keys"])
+    unexpected_loss = missing - {HEAD_WEIGHT} if fresh_head else missing
+    if unexpected_loss:
+        raise UserError(_no_head(path) if missing == {HEAD_WEIGHT} else f"{path} lacks the weights {sorted(missing)}")
+    grow_embeddings(model, tokenizer_length)
+    return TokenScorer(model)
+
+
+def check_has_head(flag: str, path: str) -> None:
+    """Raise UserError if a local folder's weights hold no score head; nothing is loaded. Hub names are not checked."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    names = _weight_names(folder)
+    if names is not None and HEAD_WEIGHT not in names:
+        raise UserError(f"--{flag} {_no_head(path)}")
+
+
+def pairwise_loss(scores: Tensor, attention_mask: Tensor, input_ids: Tensor) -> Tensor:
+    """Loss of each pair: the chosen answer's tokens should score above the rejected answer's.
+
+    For a pair with first differing position d and lengths c and r, the mean over t in [d, max(c, r)) of
+    -log sigmoid(s_chosen[t] - s_rejected[t]), where an answer that has ended keeps its end score. (DeepSpeed-Chat's
+    loss compares with the scores of padding there.)
+
+    Args:
+        scores: [2B, L] float32, rows 0..B-1 chosen, B..2B-1 rejected, right-padded.
+        attention_mask: [2B, L], 1 on real tokens.
+        input_ids: [2B, L] token ids.
+    Returns:
+        [B] float32; 0 where the two rows are the same.
+    """
+    real = attention_mask.bool()
+    last = real.sum(dim=-1, keepdim=True) - 1
+    positions = torch.arange(scores.shape[1], device=scores.device)
+    held = scores.gather(-1, torch.minimum(positions, last))
+    chosen, rejected = held.chunk(2)
+    ids_chosen, ids_rejected = input_ids.masked_fill(~real, -1).chunk(2)
+    # cumulative: everything from the first difference on
+    compared = (ids_chosen != ids_rejected).cumsum(dim=-1) > 0
+    compared &= positions <= torch.maximum(*last.chunk(2))
+    losses = torch.where(compared, -F.logsigmoid(chosen - rejected), 0.0)
+    return losses.sum(dim=-1) / compared.sum(dim=-1).clamp_min(1)
+
+
+def end_scores(scores: Tensor, attention_mask: Tensor) -> Tensor:
+    """Score [B] at the last real token of each row of scores [B, L], whichever side attention_mask [B, L] pads."""
+    positions = torch.arange(scores.shape[1], device=scores.device)
+    last = torch.where(attention_mask.bool(), positions, -1).amax(dim=-1, keepdim=True)
+    return scores.gather(-1, last).squeeze(-1)
+
+
+def _no_head(path: str) -> str:
+    return f"{path} has no score head: it is a language model; pass the step_<n> folder that step 2 wrote"
+
+
+def _weight_names(folder: Path) -> set[str] | None:
+    """Names of the stored weights, None where the folder stores them in a form that is not looked into."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
+    single = folder / "model.safetensors"
+    if single.is_file():
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(str(single), framework="pt") as weights:
+                return set(weights.keys())
+        except SafetensorError as error:
+            raise UserError(f"{single} is damaged or incomplete ({error}); copy or train it again") from error
+    if (folder / "pytorch_model.bin").is_file():
+        return None
+    raise UserError(f"{folder} holds no model.safetensors; pass a folder that step 1 or 2 wrote")

@@ -1,0 +1,126 @@
+"""Finding model folders and loading their tokenizers under one written rule for special tokens."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+
+from dschat.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SENTINEL_NONE = "None"
+"""The published scripts take this text for "the tokenizer's EOS"."""
+
+
+def check_model_path(flag: str, path: str) -> str:
+    """A model's name or the absolute path of its folder.
+
+    Args:
+        flag: the flag that named it, for the message.
+        path: a folder, or a name on the hub. What starts with `.`, `/` or `~` is only ever a folder.
+    Raises:
+        UserError: the folder does not exist or holds no config.json.
+    """
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(f"--{flag} {path}: {folder.absolute()} has no config.json{_model_below(folder)}")
+        return str(folder.absolute())
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
+    if looks_local:
+        raise UserError(f"--{flag} {path}: there is no folder {folder.absolute()}{_nearest(folder)}")
+    return path
+
+
+def load_config(flag: str, path: str, *, trust_remote_code: bool) -> PretrainedConfig:
+    """The model's configuration; UserError where it cannot be read."""
+    try:
+        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--{flag} {path}: the model's config cannot be read ({_first_line(error)})") from error
+
+
+def load_tokenizer(
+    flag: str, path: str, *, end_of_conversation_token: str | None, trust_remote_code: bool
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that lies beside a model.
+
+    The rule for special tokens: an EOS must exist; a missing padding token is the EOS, so that no row is added; an
+    end-of-conversation token that the vocabulary lacks is added as one special token.
+
+    Args:
+        flag: the flag that named the model, for messages.
+        path: model name or folder.
+        end_of_conversation_token: its text; None, or the text None, for the EOS.
+        trust_remote_code: whether code in the folder may run.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"--{flag} {path}: the tokenizer cannot be loaded ({_first_line(error)})") from error
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            f"--{flag} {path}: the tokenizer has no EOS token, so no answer could ever end; set eos_token in its "
+            "tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+        logger.info("the tokenizer has no padding token: padding with its EOS %r", tokenizer.eos_token)
+    text = end_of_conversation_text(tokenizer, end_of_conversation_token)
+    if tokenizer.convert_tokens_to_ids(text) in (None, tokenizer.unk_token_id):
+        tokenizer.add_special_tokens({"extra_special_tokens": [text]}, replace_extra_special_tokens=False)
+        logger.info("added the end-of-conversation token %r as id %d", text, end_of_conversation_id(tokenizer, text))
+    return tokenizer
+
+
+def end_of_conversation_text(tokenizer: PreTrainedTokenizerBase, token: str | None) -> str:
+    """The text of the token that ends an answer."""
+    return str(tokenizer.eos_token) if token in (None, SENTINEL_NONE) else str(token)
+
+
+def end_of_conversation_id(tokenizer: PreTrainedTokenizerBase, token: str | None) -> int:
+    """The id of the token that ends an answer."""
+    return int(tokenizer.convert_tokens_to_ids(end_of_conversation_text(tokenizer, token)))
+
+
+def check_same_tokenizer(actor: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase) -> None:
+    """Raise UserError unless both give the same ids, so that the reward model can read the actor's tokens."""
+    if fingerprint(actor) == fingerprint(reward):
+        return
+    ours, theirs = actor.get_vocab(), reward.get_vocab()
+    differing = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    example = f", for example {differing[0]!r}" if differing else ""
+    raise UserError(
+        f"actor and reward model have different tokenizers ({len(actor)} and {len(reward)} tokens{example}); train the "
+        "reward model (step 2) from the same model that step 1 wrote"
+    )
+
+
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A hash of what decides the ids of a text: vocabulary and special tokens."""
+    content = [sorted(tokenizer.get_vocab().items()), tokenizer.eos_token_id]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _model_below(folder: Path) -> str:
+    found = sorted(config.parent.name for config in folder.glob("*/config.json"))
+    return f"; did you mean {folder / found[-1]}?" if found else "; pass a Hugging Face model folder"
+
+
+def _nearest(folder: Path) -> str:
+    parent = folder.parent
+    if not parent.is_dir():
+        return f", nor {parent.absolute()}; check the path (it is relative to {Path.cwd()})"
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
+    near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.3)
+    return f"; did you mean {parent / near[0]}?" if near else f"; {parent.absolute()} has no folder like it"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0] or type(error).__name__

@@ -1,0 +1,62 @@
+"""Policy regularizers, chosen by the type of their settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.optimal_transport import TokenGeometry
+from dschat.rlhf.regularizers.base import Penalty, Regularizer, ScoredPositions
+from dschat.rlhf.regularizers.f_divergence import FDivergenceRegularizer
+from dschat.rlhf.regularizers.kl import KLRegularizer
+from dschat.rlhf.regularizers.none import NoRegularizer
+from dschat.rlhf.regularizers.wasserstein import WassersteinRegularizer
+
+__all__ = ["Penalty", "Regularizer", "ScoredPositions", "build_regularizer"]
+
+
+def build_regularizer(
+    config: DivergenceConfig | WassersteinConfig,
+    *,
+    reference_embeddings: Callable[[], Tensor],
+    penalty_coef: float,
+    seed: int,
+) -> Regularizer:
+    """The regularizer that a section of settings describes.
+
+    Args:
+        config: its type and fields choose the variant.
+        reference_embeddings: gives the reference's input embeddings [V, D], real tokens only; called where needed.
+        penalty_coef: beta, from which the published clip of beta times penalty becomes one of the penalty.
+        seed: of the noise that --gaussian_perturb mixes in.
+    """
+    match config:
+        case DivergenceConfig(f_div="none"):
+            return NoRegularizer()
+        case DivergenceConfig(f_div="rkl"):
+            return KLRegularizer(low_variance=config.f_div_low_var)
+        case DivergenceConfig():
+            limit = config.penalty_clip / penalty_coef if config.penalty_clip and penalty_coef else None
+            return FDivergenceRegularizer(config.f_div, config.f_div_alpha, config.f_div_low_var, limit)
+        case WassersteinConfig():
+            embeddings = _perturbed(reference_embeddings().float(), config.gaussian_perturb, seed)
+            metric = {"L2": "l2", "cos": "cosine"}[config.cost_type]
+            geometry = TokenGeometry.from_embeddings(
+                embeddings,
+                num_neighbors=config.cost_dim,
+                metric=metric,
+                far_cost=config.far_cost,
+                block_size=config.block_size,
+            )
+            return WassersteinRegularizer(config, geometry)
+
+
+def _perturbed(embeddings: Tensor, share: float, seed: int) -> Tensor:
+    """(1 - share) * embeddings + share * standard normal noise, the same on every rank and device; [V, D]."""
+    if share == 0:
+        return embeddings
+    noise = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(seed))
+    return (1 - share) * embeddings + share * noise.to(embeddings.device)

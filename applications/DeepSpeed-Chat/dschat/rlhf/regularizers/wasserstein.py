@@ -1,0 +1,57 @@
+"""Wasserstein Policy Regularization (Na et al., arXiv 2602.01685)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dschat.config.sections import WassersteinConfig
+from dschat.optimal_transport import TokenGeometry, token_potentials
+from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
+
+
+@dataclass(frozen=True)
+class WassersteinRegularizer:
+    """The dual variable, at the sampled token, of entropic optimal transport between policy and reference."""
+
+    config: WassersteinConfig
+    geometry: TokenGeometry
+    """Distances between the reference's token embeddings."""
+
+    @property
+    def epsilon(self) -> float:
+        """Entropic temperature in cost units, whatever the unit of --epsilon."""
+        unit = self.geometry.nearest_distance if self.config.epsilon_unit == "nearest" else 1.0
+        return self.config.epsilon * unit
+
+    def penalty(self, positions: ScoredPositions) -> Penalty:
+        """Potentials [N], in the units of the embedding distance."""
+        result = token_potentials(
+            positions.policy_logits,
+            positions.reference_logits,
+            positions.tokens,
+            self.geometry,
+            top_k=self.config.top_k,
+            epsilon=self.epsilon,
+            max_iter=self.config.max_iter,
+            tol=self.config.tol,
+            transport=self.config.transport,
+            support=self.config.support,
+            debias=self.config.debias,
+            normalize=self.config.normalize,
+        )
+        metrics = {
+            "wasserstein_potential": result.potential,
+            "policy_tail_mass": result.policy_tail_mass,
+            "reference_tail_mass": result.reference_tail_mass,
+            "marginal_error": result.marginal_error,
+            "sinkhorn_rounds": result.num_iterations.float(),
+            "floored_share": result.floored.float(),
+            "kept_neighbors": result.kept_neighbors.float(),
+        }
+        if result.distance is not None:
+            metrics["wasserstein_distance"] = result.distance
+        return Penalty(result.potential, metrics)
+
+    def describe(self) -> str:
+        """The geometry, epsilon in both units, and which regime this is."""
+        return f"regularizer: Wasserstein, {self.config.transport} transport. {self.geometry.describe(self.epsilon)}"

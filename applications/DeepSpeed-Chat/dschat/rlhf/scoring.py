@@ -1,0 +1,140 @@
+"""Scoring a rollout: log-probabilities, penalties and values, without ever holding [B, R, V] of a whole batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dschat.models.causal_lm import response_logits, token_log_probs
+from dschat.rlhf.experience import Rollout
+from dschat.rlhf.regularizers import Penalty, Regularizer, ScoredPositions
+
+MAX_LOGITS_PER_CHUNK = 2**27
+"""Logits of one model held at once (256 MiB in 16 bits); at least one row is scored at a time."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the frozen policy, the reference and the critic say about the answers of B rows."""
+
+    log_probs: Tensor
+    """[B, R] float32, of the policy that sampled them; 0 off the response mask."""
+    reference_log_probs: Tensor
+    """[B, R] float32; 0 off the response mask."""
+    penalty: Tensor
+    """[B, R] float32; 0 off the response mask."""
+    values: Tensor
+    """[B, R] float32, the critic before each token."""
+    penalty_metrics: Mapping[str, Tensor]
+    """Sums over this rank's response tokens of the regularizer's diagnostics, scalars."""
+
+
+@dataclass(frozen=True)
+class ScoredModels:
+    """The models that scoring runs, all in eval mode."""
+
+    actor: Any
+    """The actor's DeepSpeed engine."""
+    reference: nn.Module
+    critic: Any
+    """The critic's DeepSpeed engine."""
+    model_class: type
+    """Class of actor and reference."""
+    vocab_size: int
+    """Number of real tokens; logits beyond it are dropped."""
+
+
+@torch.no_grad()
+def score_rollout(
+    rollout: Rollout, models: ScoredModels, regularizer: Regularizer, *, longest_response: int
+) -> Scores:
+    """Run the three models over a rollout, a few rows at a time.
+
+    Logits are taken on response positions alone; log-probabilities and penalties are read from them and they are freed
+    before the next rows are scored.
+
+    Args:
+        rollout: B rows.
+        models: in eval mode, so that no dropout enters the stored log-probabilities and values.
+        regularizer: computes the penalty from both models' logits.
+        longest_response: the most tokens an answer may have; it sets how many rows go together, so that every rank
+            runs equally many forwards whatever its answers' lengths.
+    """
+    rows = max(1, MAX_LOGITS_PER_CHUNK // (longest_response * models.vocab_size))
+    chunks: list[tuple[Tensor, Tensor, Penalty]] = []
+    for start in range(0, len(rollout.records), rows):
+        part = slice(start, start + rows)
+        chunks.append(_score_rows(rollout, part, models, regularizer))
+    sums: dict[str, Tensor] = {}
+    for *_, penalty in chunks:
+        for name, values in penalty.metrics.items():
+            sums[name] = sums.get(name, torch.zeros((), device=values.device)) + values.sum()
+    return Scores(
+        log_probs=torch.cat([c[0] for c in chunks]),
+        reference_log_probs=torch.cat([c[1] for c in chunks]),
+        penalty=torch.cat([c[2].values for c in chunks]),
+        values=response_values(
+            models.critic, rollout.sequences, rollout.attention_mask, width=rollout.response_mask.shape[1]
+        ),
+        penalty_metrics=sums,
+    )
+
+
+def response_values(critic: nn.Module, sequences: Tensor, attention_mask: Tensor, *, width: int) -> Tensor:
+    """The critic's values before each of the last `width` tokens.
+
+    Args:
+        critic: scores tokens; may be a DeepSpeed engine.
+        sequences: [B, P + R] int64.
+        attention_mask: [B, P + R].
+        width: R.
+    Returns:
+        [B, R] float32.
+    """
+    scores = critic(input_ids=sequences, attention_mask=attention_mask)
+    return scores[:, -width - 1 : -1]
+
+
+def response_log_probs(actor: Any, models: ScoredModels, sequences: Tensor, mask: Tensor, *, width: int) -> Tensor:
+    """Log-probabilities [B, R] float32 of the last R = `width` tokens of sequences [B, P + R] under mask [B, P + R]."""
+    logits = response_logits(actor, models.model_class, sequences, mask, width=width)
+    return token_log_probs(logits[..., : models.vocab_size], sequences[:, -width:])
+
+
+def _score_rows(
+    rollout: Rollout, part: slice, models: ScoredModels, regularizer: Regularizer
+) -> tuple[Tensor, Tensor, Penalty]:
+    """Log-probabilities [b, R] of policy and reference, and the penalty with values [b, R] and metrics [n]."""
+    sequences, attention = rollout.sequences[part], rollout.attention_mask[part]
+    mask = rollout.response_mask[part]
+    width = mask.shape[1]
+    selected = []
+    for model in (models.actor, models.reference):
+        logits = response_logits(model, models.model_class, sequences, attention, width=width)
+        selected.append(logits[..., : models.vocab_size][mask])
+    policy_logits, reference_logits = selected
+    tokens = rollout.responses[part][mask]
+    if tokens.numel() == 0:
+        nothing = torch.zeros(mask.shape, device=mask.device)
+        return nothing, nothing, Penalty(nothing)
+    positions = ScoredPositions(
+        policy_logits=policy_logits,
+        reference_logits=reference_logits,
+        tokens=tokens,
+        policy_log_probs=token_log_probs(policy_logits, tokens),
+        reference_log_probs=token_log_probs(reference_logits, tokens),
+    )
+    penalty = regularizer.penalty(positions)
+
+    def spread(values: Tensor) -> Tensor:
+        return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
+
+    return (
+        spread(positions.policy_log_probs),
+        spread(positions.reference_log_probs),
+        Penalty(spread(penalty.values), penalty.metrics),
+    )

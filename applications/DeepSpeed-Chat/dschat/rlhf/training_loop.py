@@ -1,0 +1,289 @@
+"""Step 3 put together: the one place that names concrete regularizers and reward sources."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from dschat.config.steps import BatchArithmetic, PPOConfig
+from dschat.data.batches import PromptBatch
+from dschat.data.phases import collate_prompts, epoch_order
+from dschat.models.causal_lm import check_context
+from dschat.models.reward_model import check_has_head
+from dschat.models.tokenizer import (
+    check_model_path,
+    check_same_tokenizer,
+    end_of_conversation_id,
+    load_config,
+    load_tokenizer,
+)
+from dschat.preparation import Prepared, prepare, steps_per_epoch, tensorboard_folder
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers, ScoredAnswers
+from dschat.rlhf.regularizers import build_regularizer
+from dschat.rlhf.reward_sources import RewardSource, build_reward_source
+from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
+from dschat.rlhf.rollout import AnswerTokens
+from dschat.runtime.checkpoint import link
+from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
+from dschat.runtime.distributed import rank, world_size
+from dschat.runtime.logging import show_table, step_progress
+from dschat.runtime.memory import count_parameters, estimate
+from dschat.runtime.metrics import MetricsLog, WeightedMeans
+
+logger = logging.getLogger(__name__)
+
+SHOWN_METRICS = ("reward", "penalty", "log_ratio", "response_length", "actor_loss", "critic_loss")
+SHOWN_ANSWERS = 4
+SHOWN_CHARACTERS = 300
+SECONDS_SMOOTHING = 0.9
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long the run is."""
+
+    batches: BatchArithmetic
+    steps: int
+    """PPO steps in all."""
+    updates: int
+    """Optimizer steps in all."""
+
+
+def run_ppo(
+    config: PPOConfig, *, reward_source: RewardSource | None = None, sample: SampleAnswers | None = None
+) -> None:
+    """Train an actor with PPO, from checked settings to saved folders.
+
+    Args:
+        config: settings of step 3.
+        reward_source: scores the answers; default: the one that the settings name.
+        sample: continues prompts; default: the actor.
+    """
+    prepared, paths = _prepare(config)
+    tokenizer = prepared.tokenizer
+    plan = _plan(config, len(prepared.data.train))
+    logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
+    if config.runtime.dry_run:
+        for line in memory_report(config, paths):
+            logger.info("%s", line)
+        return
+    torch.manual_seed(config.runtime.seed)
+    engine = DeepSpeedRLHFEngine(
+        config, paths, tokenizer, total_updates=plan.updates, device=prepared.device
+    )
+    regularizer = build_regularizer(
+        config.regularizer,
+        reference_embeddings=engine.reference_embeddings,
+        penalty_coef=config.ppo.kl_ctl,
+        seed=config.runtime.seed,
+    )
+    logger.info("%s", regularizer.describe())
+    trainer = DeepSpeedPPOTrainer(
+        engine,
+        config,
+        regularizer,
+        reward_source or build_reward_source(config.reward, reward_model=engine.reward),
+        tokenizer,
+        _answer_tokens(tokenizer, config.data.end_of_conversation_token),
+        device=prepared.device,
+        sample=sample,
+    )
+    PPOLoop(config, prepared, engine, trainer, plan).run()
+
+
+class PPOLoop:
+    """Steps, evaluations and saves, in order; all ranks run it together."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        prepared: Prepared,
+        engine: DeepSpeedRLHFEngine,
+        trainer: DeepSpeedPPOTrainer,
+        plan: Plan,
+    ) -> None:
+        self._config = config
+        self._prepared = prepared
+        self._engine = engine
+        self._trainer = trainer
+        self._plan = plan
+        self._pad = int(prepared.tokenizer.pad_token_id)
+
+    def run(self) -> None:
+        """Train to the end of the plan and leave the last models behind."""
+        # every rank samples answers of its own
+        torch.manual_seed(self._config.runtime.seed + rank())
+        monitoring = self._config.monitoring
+        output = self._prepared.output
+        tensorboard = tensorboard_folder(self._config.output, output)
+        seconds = 0.0
+        with (
+            MetricsLog(output / "metrics.jsonl", tensorboard) as log,
+            step_progress(self._plan.steps, "PPO") as progress,
+        ):
+            if monitoring.eval_steps:
+                log.write(0, self.evaluate())
+            for step in range(1, self._plan.steps + 1):
+                metrics = self._step(step)
+                seconds = metrics["step_seconds"] if step == 1 else (
+                    SECONDS_SMOOTHING * seconds + (1 - SECONDS_SMOOTHING) * metrics["step_seconds"]
+                )
+                last = step == self._plan.steps
+                if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
+                    metrics |= self.evaluate()
+                log.write(step, metrics)
+                progress.advance(step, metrics, SHOWN_METRICS, seconds_per_step=seconds)
+                if last or (monitoring.save_steps and step % monitoring.save_steps == 0):
+                    self._save(output / f"step-{step}")
+
+    def evaluate(self) -> dict[str, float]:
+        """Means over answers to held-out prompts; the random state of training is left as it was."""
+        rows = self._prepared.data.evaluation
+        count = min(self._config.monitoring.eval_prompts, len(rows))
+        per_rank = self._config.rollout.per_device_generation_batch_size
+        device = self._prepared.device
+        means = WeightedMeans(device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self._config.runtime.seed + rank())
+            for batch in range(math.ceil(count / (per_rank * world_size()))):
+                start = (batch * world_size() + rank()) * per_rank
+                # the last batch wraps around: every rank runs equally many rows
+                items = [rows[(start + i) % count] for i in range(per_rank)]
+                self._trainer.generate_experience(collate_prompts(items, pad_token_id=self._pad), means)
+        metrics = means.reduce()
+        kept = ("reward", "penalty", "log_ratio", "response_length", "ended_share")
+        return {f"eval_{name}": metrics[name] for name in kept}
+
+    def _step(self, step: int) -> dict[str, float]:
+        started = time.perf_counter()
+        means = WeightedMeans(self._prepared.device)
+        experiences = []
+        answers: ScoredAnswers | None = None
+        for prompts in self._prompt_batches(step):
+            experience, answers = self._trainer.generate_experience(prompts, means)
+            experiences.append(experience)
+        self._trainer.train_rlhf(experiences, means, step=step)
+        metrics = means.reduce()
+        metrics["actor_learning_rate"] = self._engine.actor.get_lr()[0]
+        metrics["critic_learning_rate"] = self._engine.critic.get_lr()[0]
+        metrics["epoch"] = step / steps_per_epoch(len(self._prepared.data.train), self._plan.batches.prompts)
+        metrics["step_seconds"] = time.perf_counter() - started
+        if self._config.monitoring.print_answers and step % self._config.monitoring.print_answers_interval == 0:
+            _show_answers(step, answers)
+        return metrics
+
+    def _prompt_batches(self, step: int) -> Iterator[PromptBatch]:
+        """This rank's rollout batches of one step.
+
+        A step's prompts are one slice of the epoch's order whatever the number of ranks; the last step of an epoch
+        wraps around to its beginning.
+        """
+        rows = self._prepared.data.train
+        per_step = self._plan.batches.prompts
+        epoch, within = divmod(step - 1, steps_per_epoch(len(rows), per_step))
+        order = epoch_order(len(rows), seed=self._config.runtime.seed, epoch=epoch)
+        per_rank = per_step // world_size()
+        start = within * per_step + rank() * per_rank
+        mine = [rows[int(order[(start + i) % len(rows)])] for i in range(per_rank)]
+        size = self._config.rollout.per_device_generation_batch_size
+        for first in range(0, per_rank, size):
+            yield collate_prompts(mine[first : first + size], pad_token_id=self._pad)
+
+    def _save(self, folder: Path) -> None:
+        self._engine.save(folder)
+        for role in ("actor", "critic"):
+            link(folder / role, folder.parent / role)
+
+
+def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
+    """Check everything that can be checked without weights."""
+    trust = config.runtime.trust_remote_code
+    lengths = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
+    flags = "--max_prompt_seq_len and --max_answer_seq_len"
+    critic = check_model_path("critic_model_name_or_path", config.models.critic_model_name_or_path)
+    check_context(load_config("critic_model_name_or_path", critic, trust_remote_code=trust), lengths, flags)
+    check_has_head("critic_model_name_or_path", critic)
+    actor = check_model_path("actor_model_name_or_path", config.models.actor_model_name_or_path)
+    token = config.data.end_of_conversation_token
+    check_same_tokenizer(
+        *(
+            load_tokenizer(flag, path, end_of_conversation_token=token, trust_remote_code=trust)
+            for flag, path in (("actor_model_name_or_path", actor), ("critic_model_name_or_path", critic))
+        )
+    )
+    prepared = prepare(
+        phase="ppo",
+        model_flag="actor_model_name_or_path",
+        model_path=config.models.actor_model_name_or_path,
+        max_length=config.rollout.max_prompt_seq_len,
+        row_length=lengths,
+        length_flags=flags,
+        data=config.data,
+        runtime=config.runtime,
+        output=config.output,
+    )
+    return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
+
+
+def _plan(config: PPOConfig, prompts: int) -> Plan:
+    batches = config.batches(world_size())
+    steps = config.schedule.num_train_epochs * steps_per_epoch(prompts, batches.prompts)
+    if config.schedule.max_steps:
+        steps = min(steps, config.schedule.max_steps)
+    return Plan(batches, steps, steps * batches.updates)
+
+
+def describe_plan(config: PPOConfig, plan: Plan, prompts: int) -> str:
+    """The batch arithmetic in one sentence."""
+    batches = plan.batches
+    return (
+        f"{prompts:,} prompts; a PPO step samples {batches.prompts} answers on {world_size()} device(s) "
+        f"({batches.rollout_batches} rollout batches of {config.rollout.per_device_generation_batch_size} each) and "
+        f"makes {batches.updates} optimizer step(s); {plan.steps:,} PPO steps and {plan.updates:,} optimizer steps in "
+        f"all. Answers are sampled at temperature {config.rollout.temperature}, top-k "
+        f"{config.rollout.sampling_top_k or 'off'}, top-p {config.rollout.sampling_top_p}; log-probabilities and "
+        "penalties are those of temperature 1 over all tokens."
+    )
+
+
+def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
+    """One line per model: what it keeps on each device."""
+    trust = config.runtime.trust_remote_code
+    dtype = usable_dtype(config.runtime)
+    offload, models = config.runtime.offload, config.models
+    trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
+    roles = (
+        ("actor", paths.actor, Placement(trained[0], dtype, offload), True),
+        ("reference", paths.actor, Placement(models.reference_zero_stage, dtype, models.offload_reference_model), False),
+        ("critic", paths.critic, Placement(trained[1], dtype, offload), True),
+        ("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False),
+    )
+    lines = []
+    for role, path, placement, is_trained in roles:
+        parameters = count_parameters(load_config(role, path, trust_remote_code=trust))
+        lines.append(str(estimate(role, parameters, placement, trained=is_trained, world_size=world_size())))
+    return lines
+
+
+def _answer_tokens(tokenizer: PreTrainedTokenizerBase, token: str | None) -> AnswerTokens:
+    stop = {int(tokenizer.eos_token_id), end_of_conversation_id(tokenizer, token)}
+    return AnswerTokens(stop=tuple(sorted(stop)), pad=int(tokenizer.pad_token_id), vocab_size=len(tokenizer))
+
+
+def _show_answers(step: int, answers: ScoredAnswers | None) -> None:
+    if answers is None:
+        return
+    rows: list[Sequence[str]] = [
+        (prompt[-SHOWN_CHARACTERS:], answer[:SHOWN_CHARACTERS], f"{score:.3f}", f"{penalty:.4f}")
+        for prompt, answer, score, penalty in zip(
+            answers.prompts, answers.answers, answers.scores, answers.penalties, strict=True
+        )
+    ]
+    show_table(f"answers at step {step}", ("prompt", "answer", "score", "penalty"), rows[:SHOWN_ANSWERS])

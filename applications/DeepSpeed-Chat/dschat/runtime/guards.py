@@ -1,0 +1,30 @@
+"""Faults that every rank must notice together, before an optimizer step spreads them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dschat.runtime.distributed import rank, reduce_max
+
+
+class TrainingFault(RuntimeError):
+    """Training cannot go on; the text says where it broke and what to try."""
+
+
+def check_finite(losses: Tensor, *, step: int, what: str) -> None:
+    """Raise TrainingFault on all ranks if any loss on any rank is NaN or infinite; all ranks call it together.
+
+    Args:
+        losses: [N] of this rank.
+        step: the step in progress, for the message.
+        what: which losses these are.
+    """
+    broken = ~torch.isfinite(losses.detach()).all()
+    # rank + 1, so that 0 means nobody
+    culprit = int(reduce_max(broken.to(torch.int64) * (rank() + 1)).item())
+    if culprit:
+        raise TrainingFault(
+            f"the {what} became NaN or infinite at step {step} on rank {culprit - 1}; no weights were changed in this "
+            "step: try a lower learning rate, --dtype bf16 instead of fp16, or look at this step's rewards"
+        )

@@ -1,0 +1,105 @@
+"""What a run says on the screen: log lines, one progress bar and tables, all on rank 0."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from dschat.runtime.distributed import is_main_process
+
+NARROWEST_USEFUL = 120
+NOISY_LIBRARIES = ("DeepSpeed", "transformers", "datasets", "filelock", "fsspec", "urllib3", "httpx", "torch")
+
+_console: Console | None = None
+
+
+def console() -> Console:
+    """The one console of this process; wide enough for a metrics line where the output is not a terminal."""
+    global _console
+    if _console is None:
+        _console = Console()
+        if not _console.is_terminal and _console.width < NARROWEST_USEFUL:
+            _console = Console(width=NARROWEST_USEFUL)
+    return _console
+
+
+def set_up_logging() -> None:
+    """Send log lines to the console: ours from INFO on rank 0, warnings from everybody else."""
+    handler = RichHandler(console=console(), show_path=False, rich_tracebacks=False, log_time_format="%H:%M:%S")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
+    first = is_main_process()
+    logging.getLogger("dschat").setLevel(logging.INFO if first else logging.ERROR)
+    for name in NOISY_LIBRARIES:
+        logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
+    # the library's advice is for its own callers
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+class StepProgress:
+    """One progress bar with rate and remaining time; where the output is no terminal, one line per step."""
+
+    def __init__(self, progress: Progress | None, total: int, title: str) -> None:
+        self._progress = progress
+        self._total = total
+        self._title = title
+        self._task = progress.add_task(title, total=total, numbers="") if progress is not None else None
+        self._logger = logging.getLogger("dschat.progress")
+
+    def advance(self, step: int, metrics: Mapping[str, float], shown: Sequence[str], *, seconds_per_step: float) -> None:
+        """Show that `step` is done.
+
+        Args:
+            step: number of finished steps.
+            metrics: the step's numbers.
+            shown: which of them to show, in this order; those that are missing are left out.
+            seconds_per_step: running mean, for the remaining time.
+        """
+        numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=step, numbers=f"{seconds_per_step:.2f} s/step  {numbers}")
+        else:
+            left = max(self._total - step, 0) * seconds_per_step
+            self._logger.info(
+                "%s %d/%d  %.2f s/step  %s left  %s",
+                self._title, step, self._total, seconds_per_step, _clock(left), numbers,
+            )  # fmt: skip
+
+
+@contextmanager
+def step_progress(total: int, title: str) -> Iterator[StepProgress]:
+    """A progress display for `total` steps; silent off rank 0."""
+    if not is_main_process() or not console().is_terminal:
+        yield StepProgress(None, total, title)
+        return
+    columns = [
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"),
+    ]  # fmt: skip
+    with Progress(*columns, console=console()) as progress:
+        yield StepProgress(progress, total, title)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table on rank 0; cells are shown as they are, without markup."""
+    if not is_main_process():
+        return
+    table = Table(title=title, show_lines=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,73 @@
+"""Estimate of device memory per role, from the model's shape and its placement."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from dschat.runtime.deepspeed_config import TORCH_DTYPES, Placement
+from dschat.runtime.distributed import ZERO_PARTITIONED
+
+FLOAT32_BYTES = 4
+ADAM_STATES = 2  # first and second moment
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class RoleMemory:
+    """Bytes on one device that one model keeps through the whole run; activations and logits come on top."""
+
+    role: str
+    parameters: int
+    """Number of weights of the model."""
+    weights: float
+    gradients: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """All of it, in bytes."""
+        return self.weights + self.gradients + self.optimizer
+
+    def __str__(self) -> str:
+        return (
+            f"{self.role}: {self.parameters / 1e6:,.1f} M parameters, {self.total / GIB:.2f} GiB per device (weights "
+            f"{self.weights / GIB:.2f}, gradients {self.gradients / GIB:.2f}, optimizer {self.optimizer / GIB:.2f})"
+        )
+
+
+def count_parameters(config: PretrainedConfig) -> int:
+    """Number of weights of a causal language model with this config; nothing is allocated."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def estimate(role: str, parameters: int, placement: Placement, *, trained: bool, world_size: int) -> RoleMemory:
+    """Device memory of one model under ZeRO (Rajbhandari et al. 2020, arXiv 1910.02054, Sec. 5).
+
+    Stage 1 shares the optimizer states among the ranks, stage 2 the gradients too, stage 3 the weights too.
+
+    Args:
+        role: its name in the report.
+        parameters: number of weights.
+        placement: stage, precision, offload.
+        trained: whether it has gradients and an optimizer.
+        world_size: number of devices.
+    """
+    size = TORCH_DTYPES[placement.dtype].itemsize
+    share = 1 / world_size
+    stage = placement.stage
+    weights = parameters * size * (share if stage == ZERO_PARTITIONED else 1)
+    if placement.offload and stage == ZERO_PARTITIONED:
+        weights = 0.0
+    if not trained:
+        return RoleMemory(role, parameters, weights, 0.0, 0.0)
+    gradients = parameters * size * (share if stage >= 2 else 1)
+    master = FLOAT32_BYTES if size < FLOAT32_BYTES else 0
+    optimizer = parameters * (ADAM_STATES * FLOAT32_BYTES + master) * (share if stage >= 1 else 1)
+    if placement.offload and stage >= 1:
+        optimizer = 0.0
+    return RoleMemory(role, parameters, weights, gradients, optimizer)

@@ -1,0 +1,200 @@
+"""The one training loop of steps 1 and 2: epochs, evaluation, metrics. What is learned is the objective's business."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from dschat.config.sections import ScheduleConfig, SupervisedConfig
+from dschat.data.phases import epoch_order, rank_rows
+from dschat.preparation import steps_per_epoch
+from dschat.runtime.distributed import rank, reduce_sum, world_size
+from dschat.runtime.guards import check_finite
+from dschat.runtime.logging import step_progress
+from dschat.runtime.metrics import MetricsLog, WeightedMeans
+
+SECONDS_SMOOTHING = 0.9
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class BatchResult:
+    """What an objective says about one micro-batch."""
+
+    loss_sum: Tensor
+    """Scalar: the loss summed over everything that counts."""
+    metrics: Mapping[str, tuple[Tensor, Tensor]]
+    """Named (sum, weight) pairs, scalars."""
+
+
+class Objective(Protocol):
+    """What a step learns: how rows become a batch, and a batch a loss."""
+
+    def collate(self, items: Rows) -> Any:
+        """A padded batch of tokenised rows."""
+        ...
+
+    def weight(self, batch: Any) -> int:
+        """How much of the batch counts: tokens with a label, or pairs."""
+        ...
+
+    def num_tokens(self, batch: Any) -> int:
+        """Real tokens of the batch, for the rate."""
+        ...
+
+    def __call__(self, engine: Any, batch: Any) -> BatchResult:
+        """Run the model on a batch that lies on its device."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """What the loop needs to know of the run."""
+
+    training: SupervisedConfig
+    schedule: ScheduleConfig
+    seed: int
+    output: Path
+    tensorboard: Path | None
+    title: str
+    shown_metrics: tuple[str, ...]
+
+    @property
+    def rows_per_step(self) -> int:
+        """Rows of one optimizer step over all ranks."""
+        return self.training.per_device_train_batch_size * self.schedule.gradient_accumulation_steps * world_size()
+
+    def total_updates(self, rows: int) -> int:
+        """Optimizer steps in all, for a training set of `rows` rows."""
+        steps = self.schedule.num_train_epochs * steps_per_epoch(rows, self.rows_per_step)
+        return min(steps, self.schedule.max_steps) if self.schedule.max_steps else steps
+
+
+class SupervisedLoop:
+    """Trains one engine on one objective; all ranks run it together."""
+
+    def __init__(
+        self,
+        engine: Any,
+        objective: Objective,
+        settings: LoopSettings,
+        *,
+        train: Rows,
+        evaluation: Rows,
+        device: torch.device,
+    ) -> None:
+        self._engine = engine
+        self._objective = objective
+        self._settings = settings
+        self._train = train
+        self._evaluation = evaluation
+        self._device = device
+
+    def run(self, save: Callable[[int], None]) -> None:
+        """Train to the end; evaluate before, after every epoch, at the end and at every --eval_interval.
+
+        Args:
+            save: called with the step number after every evaluation but the first.
+        """
+        settings = self._settings
+        total = settings.total_updates(len(self._train))
+        per_epoch = steps_per_epoch(len(self._train), settings.rows_per_step)
+        interval = settings.training.eval_interval
+        seconds = 0.0
+        with (
+            MetricsLog(settings.output / "metrics.jsonl", settings.tensorboard) as log,
+            step_progress(total, settings.title) as progress,
+        ):
+            log.write(0, self.evaluate())
+            for step in range(1, total + 1):
+                metrics = self.update(step)
+                newest = metrics["step_seconds"]
+                seconds = newest if step == 1 else SECONDS_SMOOTHING * seconds + (1 - SECONDS_SMOOTHING) * newest
+                due = step == total or step % per_epoch == 0 or (interval and step % interval == 0)
+                if due:
+                    metrics |= self.evaluate()
+                log.write(step, metrics)
+                progress.advance(step, metrics, settings.shown_metrics, seconds_per_step=seconds)
+                if due:
+                    save(step)
+
+    def update(self, step: int) -> dict[str, float]:
+        """One optimizer step, number `step` from 1; every token or pair of it weighs the same on every rank."""
+        started = time.perf_counter()
+        self._engine.train()
+        batches = self._micro_batches(step)
+        local = [self._objective.weight(batch) if real else 0 for batch, real in batches]
+        total = reduce_sum(torch.tensor(float(sum(local)), dtype=torch.float64, device=self._device)).clamp_min(1.0)
+        # DeepSpeed averages over ranks and accumulated micro-batches; undo both
+        scale = (world_size() * len(batches) / total).float()
+        means = WeightedMeans(self._device)
+        losses: list[Tensor] = []
+        for number, ((batch, real), weight) in enumerate(zip(batches, local, strict=True), start=1):
+            result = self._objective(self._engine, batch)
+            # a rank that has run out of rows takes part with weight zero
+            loss = result.loss_sum if real else result.loss_sum * 0.0
+            self._engine.backward(loss * scale)
+            losses.append(loss.detach())
+            if number == len(batches):
+                check_finite(torch.stack(losses), step=step, what="training loss")
+            self._engine.step()
+            means.add("loss", loss.detach(), float(weight))
+            if real:
+                for name, (value, count) in result.metrics.items():
+                    means.add(name, value, count)
+        tokens = sum(self._objective.num_tokens(batch) for batch, real in batches if real)
+        return self._step_metrics(means, tokens, started, step)
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Loss and metrics on held-out rows, each row once, under names that start with `eval_`."""
+        self._engine.eval()
+        size = self._settings.training.per_device_eval_batch_size
+        limit = self._settings.training.eval_iters * size * world_size()
+        count = min(len(self._evaluation), limit) if limit else len(self._evaluation)
+        means = WeightedMeans(self._device)
+        for batch_number in range(math.ceil(count / (size * world_size()))):
+            start = (batch_number * world_size() + rank()) * size
+            mine = [self._evaluation[i] for i in range(start, min(start + size, count))]
+            batch = self._objective.collate(mine or [self._evaluation[0]])
+            result = self._objective(self._engine, batch.to(self._device))
+            if mine:
+                means.add("loss", result.loss_sum, float(self._objective.weight(batch)))
+                for name, (value, weight) in result.metrics.items():
+                    means.add(name, value, weight)
+        return {f"eval_{name}": value for name, value in means.reduce().items()}
+
+    def _micro_batches(self, step: int) -> list[tuple[Any, bool]]:
+        """This rank's micro-batches of one optimizer step, and whether each holds real rows."""
+        settings = self._settings
+        epoch, within = divmod(step - 1, steps_per_epoch(len(self._train), settings.rows_per_step))
+        order = epoch_order(len(self._train), seed=settings.seed, epoch=epoch)
+        mine = rank_rows(
+            order, step=within, global_batch=settings.rows_per_step, rank=rank(), world=world_size()
+        )
+        size = settings.training.per_device_train_batch_size
+        batches = []
+        for number in range(settings.schedule.gradient_accumulation_steps):
+            rows = mine[number * size : (number + 1) * size]
+            items = [self._train[i] for i in rows] or [self._train[0]]
+            batches.append((self._objective.collate(items).to(self._device), bool(rows)))
+        return batches
+
+    def _step_metrics(self, means: WeightedMeans, tokens: int, started: float, step: int) -> dict[str, float]:
+        all_tokens = reduce_sum(torch.tensor(float(tokens), dtype=torch.float64, device=self._device))
+        metrics = means.reduce()
+        norm = self._engine.get_global_grad_norm()
+        if norm is not None:
+            metrics["grad_norm"] = float(norm)
+        metrics["learning_rate"] = self._engine.get_lr()[0]
+        metrics["epoch"] = step / steps_per_epoch(len(self._train), self._settings.rows_per_step)
+        metrics["step_seconds"] = time.perf_counter() - started
+        metrics["tokens_per_second"] = float(all_tokens) / metrics["step_seconds"]
+        return metrics
