@@ -79,7 +79,7 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int, max_length: int) -
 
 
 def new_model(tokenizer: PreTrainedTokenizerFast, size: TinyModelSize, *, seed: int) -> LlamaForCausalLM:
-    """A Llama with fresh weights drawn from `seed`, tied embeddings, and the tokenizer's vocabulary and special tokens."""
+    """A Llama with fresh weights drawn from `seed`, tied embeddings, and the tokenizer's vocabulary."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=size.hidden_size,
@@ -97,20 +97,31 @@ def new_model(tokenizer: PreTrainedTokenizerFast, size: TinyModelSize, *, seed: 
         return LlamaForCausalLM(config)
 
 
-def dataset_texts(data_path: str) -> Iterator[str]:
+def dataset_texts(data_path: str, *, cache_dir: Path, seed: int) -> Iterator[str]:
     """The prompts with their preferred answers in the training part of a dataset."""
     from dschat.data.raw_datasets import find_raw_dataset
 
-    dataset = find_raw_dataset(data_path)
-    for row in dataset.load().train:
+    dataset = find_raw_dataset(data_path, seed=seed, cache_dir=cache_dir)
+    for row in dataset.load("sft").train:
         prompt, chosen = dataset.prompt(row), dataset.chosen(row)
         if prompt is not None and chosen is not None:
             yield prompt + chosen
 
 
-def make_tiny_model(folder: Path, size: TinyModelSize, *, data_path: str, seed: int) -> int:
-    """Write a tokenizer learned on a dataset and an unlearned model to a folder; returns the number of parameters."""
-    tokenizer = train_tokenizer(dataset_texts(data_path), vocab_size=size.vocab_size, max_length=size.max_length)
+def make_tiny_model(folder: Path, size: TinyModelSize, *, data_path: str, cache_dir: Path, seed: int) -> int:
+    """Write a tokenizer learned on a dataset and an unlearned model to a folder.
+
+    Args:
+        folder: where the model folder goes.
+        size: of tokenizer and model.
+        data_path: dataset name or local path.
+        cache_dir: where a dataset that is made here is kept.
+        seed: of the weights and of such a dataset.
+    Returns:
+        The number of parameters.
+    """
+    texts = dataset_texts(data_path, cache_dir=cache_dir, seed=seed)
+    tokenizer = train_tokenizer(texts, vocab_size=size.vocab_size, max_length=size.max_length)
     model = new_model(tokenizer, size, seed=seed)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
@@ -122,13 +133,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--data_path", default="pydoc-tldr", help="dataset whose training texts the tokenizer learns")
+    parser.add_argument("--data_output_path", type=Path, help="folder of data caches; default: data_cache in --output")
     parser.add_argument("--seed", type=int, default=1234, help="of the weights")
     for field in fields(TinyModelSize):
         parser.add_argument(f"--{field.name}", type=int, default=field.default, help="default: %(default)s")
     found = parser.parse_args()
     size = TinyModelSize(**{name: getattr(found, name) for name in asdict(TinyModelSize())})
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    count = make_tiny_model(found.output, size, data_path=found.data_path, seed=found.seed)
+    cache_dir = found.data_output_path or found.output / "data_cache"
+    count = make_tiny_model(found.output, size, data_path=found.data_path, cache_dir=cache_dir, seed=found.seed)
     logger.info("wrote a model of %s parameters to %s", f"{count:,}", found.output)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from quickstart_report import SampleAnswer
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -16,13 +15,22 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from quickstart_report import SampleAnswer
 
-def held_out_rows(data_path: str, *, count: int) -> list[tuple[str, str]]:
-    """Prompt and preferred answer of `count` rows spread evenly over the held-out part of a dataset."""
+
+def held_out_rows(data_path: str, *, cache_dir: Path, seed: int, count: int) -> list[tuple[str, str]]:
+    """Prompt and preferred answer of `count` rows spread evenly over the held-out part of a dataset.
+
+    Args:
+        data_path: the dataset's name.
+        cache_dir: where the training programs built it.
+        seed: theirs too.
+        count: fewer come back where the dataset has fewer.
+    """
     from dschat.data.raw_datasets import find_raw_dataset
 
-    dataset = find_raw_dataset(data_path)
-    rows = dataset.load().eval
+    dataset = find_raw_dataset(data_path, seed=seed, cache_dir=cache_dir)
+    rows = dataset.load("sft").evaluation
     chosen = [rows[index * len(rows) // count] for index in range(min(count, len(rows)))]
     pairs = [(dataset.prompt(row), dataset.chosen(row)) for row in chosen]
     return [(prompt, answer) for prompt, answer in pairs if prompt is not None and answer is not None]

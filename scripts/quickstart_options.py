@@ -1,4 +1,4 @@
-"""The quickstart's command line, read with the standard library alone so that it answers before anything is installed."""
+"""The quickstart's command line, read with the standard library alone: it answers before anything is installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ class Options:
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """Read the command line; exits with status 2 and one sentence where it cannot work."""
     parser = argparse.ArgumentParser(
-        prog="quickstart.sh", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="quickstart.sh",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # quickstart.sh itself looks for --help and must not miss a shortened one
+        allow_abbrev=False,
     )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, default=ROOT / "runs" / "quickstart",
@@ -65,7 +69,7 @@ def _problem(options: Options) -> str | None:
         if not os.access(folder, os.W_OK):
             return f"--output {folder} is not writable; name another folder"
         if (folder / SUMMARY_NAME).exists() and not options.overwrite:
-            return f"--output {folder} already holds a finished run; add --overwrite to replace it or name another folder"
+            return f"--output {folder} holds a finished run; add --overwrite to replace it, or name another folder"
         if any(folder.iterdir()) and not (folder / MARKER_NAME).exists():
             return f"--output {folder} holds other files; name a new or an empty folder"
         return None

@@ -1,12 +1,13 @@
-"""What the quickstart shows at its end: numbers from the steps' metrics.jsonl, a table, a picture and sample answers."""
+"""What the quickstart shows at its end: numbers from the metrics.jsonl files, a table, a picture and sample answers."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.panel import Panel
@@ -15,12 +16,15 @@ from rich.text import Text
 
 from dschat.errors import UserError
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Records = list[dict[str, float | None]]
 
 REGULARIZERS = {"kl": "KL", "wasserstein": "Wasserstein"}
 PENALTY_UNITS = {"kl": "nats per token", "wasserstein": "embedding distance per token"}
 COLOURS = {"kl": "#1f77b4", "wasserstein": "#d95f02"}
-SMOOTHING = 0.3
+SMOOTHING_STEPS = 5
 PROMPT_CHARS_ON_SCREEN = 400
 
 
@@ -32,7 +36,7 @@ class PPOSummary:
     """Mean score of the sampled answers."""
     reward_last: float
     reward_first_std: float
-    """Standard deviation of the step means within the first fifth; the yardstick of the gain."""
+    """Sample standard deviation of the steps' mean rewards within the first fifth; the yardstick of the gain."""
     penalty_last: float
     """Mean penalty per token, before the coefficient: nats for KL, embedding distance for Wasserstein."""
     seconds_per_step: float
@@ -62,7 +66,7 @@ class Summary:
         return {
             "sft": {"eval_loss_before": self.eval_loss_before, "eval_loss_after": self.eval_loss_after},
             "reward": {"eval_accuracy": self.eval_accuracy},
-            "ppo": {name: vars(run) for name, run in self.ppo.items()},
+            "ppo": {name: asdict(run) for name, run in self.ppo.items()},
             "versions": self.versions,
             "seconds": self.seconds,
         }
@@ -108,7 +112,7 @@ def summarize_ppo(records: Records) -> PPOSummary:
     return PPOSummary(
         reward_first=statistics.fmean(first),
         reward_last=statistics.fmean(last),
-        reward_first_std=statistics.pstdev(first),
+        reward_first_std=statistics.stdev(first) if len(first) > 1 else 0.0,
         penalty_last=statistics.fmean(first_and_last_fifth(column(records, "penalty")[1])[1]),
         seconds_per_step=statistics.median(column(records, "step_seconds")[1]),
         eval_reward_before=held_out[0],
@@ -244,18 +248,18 @@ def draw_curves(path: Path, sft: Records, reward: Records, ppo: Mapping[str, Rec
     figure.savefig(path, dpi=110)
 
 
-def _draw_training(axis: object, records: Records, metric: str, title: str, unit: str) -> None:
+def _draw_training(axis: Axes, records: Records, metric: str, title: str, unit: str) -> None:
     steps, values = column(records, metric)
     axis.plot(steps, values, color="#999999", linewidth=0.8, label="training batch")
     axis.plot(steps, smoothed(values), color="#333333", label="training, smoothed")
     steps, values = column(records, f"eval_{metric}")
-    axis.plot(steps, values, color="#2ca02c", marker="o", linestyle="--", label="held-out")
+    axis.plot(steps, values, color="#2ca02c", marker="o", linestyle="none", label="held-out")
     axis.set(title=title, xlabel="optimizer step", ylabel=unit)
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")
 
 
-def _draw_ppo(axis: object, records: Records, metric: str, name: str) -> None:
+def _draw_ppo(axis: Axes, records: Records, metric: str, name: str) -> None:
     titles = {
         "reward": ("reward", "reward-model score"),
         "penalty": ("penalty", PENALTY_UNITS[name]),
@@ -277,14 +281,12 @@ def _draw_ppo(axis: object, records: Records, metric: str, name: str) -> None:
 
 
 def smoothed(values: Sequence[float]) -> list[float]:
-    """Exponential moving average that starts at the first value; the newest value weighs SMOOTHING."""
-    result: list[float] = []
-    for value in values:
-        result.append(value if not result else (1 - SMOOTHING) * result[-1] + SMOOTHING * value)
-    return result
+    """Mean over the SMOOTHING_STEPS values around each one, over fewer at the ends, where there are fewer."""
+    reach = SMOOTHING_STEPS // 2
+    return [statistics.fmean(values[max(0, i - reach) : i + reach + 1]) for i in range(len(values))]
 
 
-def _share_limits(axes: Sequence[object]) -> None:
+def _share_limits(axes: Sequence[Axes]) -> None:
     limits = [axis.get_ylim() for axis in axes]
     for axis in axes:
         axis.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))

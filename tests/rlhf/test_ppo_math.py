@@ -36,9 +36,15 @@ def test_rewards_advantages_and_returns_equal_the_loop(seed: int, gamma: float, 
             case["penalty"][row, :n].double().tolist(), case["score"][row].item(), case["values"][row, :n].tolist(),
             beta=0.3, clip=2.5, gamma=gamma, lam=lam,
         )  # fmt: skip
-        for ours, theirs in ((rewards, expected.rewards), (advantages, expected.advantages), (returns, expected.returns)):
+        for ours, theirs in (
+            (rewards, expected.rewards),
+            (advantages, expected.advantages),
+            (returns, expected.returns),
+        ):
             padded = theirs + [0.0] * (13 - n)
-            torch.testing.assert_close(ours[row].double(), torch.tensor(padded).double(), atol=TOLERANCE, rtol=TOLERANCE)
+            torch.testing.assert_close(
+                ours[row].double(), torch.tensor(padded).double(), atol=TOLERANCE, rtol=TOLERANCE
+            )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -65,9 +71,7 @@ def test_losses_equal_the_loop(seed: int) -> None:
 
 def test_score_lands_on_the_last_response_token_and_nowhere_else() -> None:
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
-    rewards = shape_rewards(
-        torch.zeros(3, 4), torch.tensor([1.0, -9.0, 5.0]), mask, penalty_coef=1.0, score_clip=2.5
-    )
+    rewards = shape_rewards(torch.zeros(3, 4), torch.tensor([1.0, -9.0, 5.0]), mask, penalty_coef=1.0, score_clip=2.5)
     assert rewards.tolist() == [[0, 0, 1, 0], [0, 0, 0, -2.5], [0, 0, 0, 0]]
 
 

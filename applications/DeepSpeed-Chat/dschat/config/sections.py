@@ -149,7 +149,7 @@ class ActorCriticConfig:
 
     @property
     def reference_zero_stage(self) -> int:
-        """3 where the actor is partitioned or the reference lies in host memory, else 0: a frozen model knows no other."""
+        """3 where the actor is partitioned or the reference lies in host memory, else 0."""
         return 3 if self.actor_zero_stage == 3 or self.offload_reference_model else 0
 
     @property

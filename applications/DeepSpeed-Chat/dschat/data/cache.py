@@ -102,12 +102,12 @@ def cached_folder(cache_dir: Path, name: str, build: Callable[[Path], None]) -> 
 @contextmanager
 def quiet_datasets() -> Iterator[None]:
     """Keep the datasets library from drawing its own progress bars."""
-    shown = datasets.are_progress_bars_enabled()
+    hidden = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
         yield
     finally:
-        if shown:
+        if not hidden:
             datasets.enable_progress_bars()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -68,7 +69,7 @@ def permutation_parts(num_rows: int, proportions: Sequence[float], seed: int) ->
     boundaries[first + 1 :] -= boundaries[-1] - num_rows
     boundaries = np.maximum(boundaries, 0)
     order = _permutation(num_rows, seed)
-    return [order[start:end] for start, end in zip(boundaries[:-1], boundaries[1:], strict=True)]
+    return [order[start:end] for start, end in pairwise(boundaries)]
 
 
 def grouped_parts(groups: Sequence[str], proportions: Sequence[float], seed: int) -> list[np.ndarray]:

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 
-def shape_rewards(
-    penalty: Tensor, score: Tensor, mask: Tensor, *, penalty_coef: float, score_clip: float
-) -> Tensor:
+def shape_rewards(penalty: Tensor, score: Tensor, mask: Tensor, *, penalty_coef: float, score_clip: float) -> Tensor:
     """Token rewards of PPO with a policy regularizer (WPR, arXiv 2602.01685, Sec. 3).
 
     Args:

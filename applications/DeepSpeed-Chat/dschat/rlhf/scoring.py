@@ -49,9 +49,7 @@ class ScoredModels:
 
 
 @torch.no_grad()
-def score_rollout(
-    rollout: Rollout, models: ScoredModels, regularizer: Regularizer, *, longest_response: int
-) -> Scores:
+def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regularizer, *, longest_response: int) -> Scores:
     """Run the three models over a rollout, a few rows at a time.
 
     Logits are taken on response positions alone; log-probabilities and penalties are read from them and they are freed

@@ -75,9 +75,7 @@ def run_ppo(
             logger.info("%s", line)
         return
     torch.manual_seed(config.runtime.seed)
-    engine = DeepSpeedRLHFEngine(
-        config, paths, tokenizer, total_updates=plan.updates, device=prepared.device
-    )
+    engine = DeepSpeedRLHFEngine(config, paths, tokenizer, total_updates=plan.updates, device=prepared.device)
     regularizer = build_regularizer(
         config.regularizer,
         reference_embeddings=engine.reference_embeddings,
@@ -132,8 +130,10 @@ class PPOLoop:
                 log.write(0, self.evaluate())
             for step in range(1, self._plan.steps + 1):
                 metrics = self._step(step)
-                seconds = metrics["step_seconds"] if step == 1 else (
-                    SECONDS_SMOOTHING * seconds + (1 - SECONDS_SMOOTHING) * metrics["step_seconds"]
+                seconds = (
+                    metrics["step_seconds"]
+                    if step == 1
+                    else (SECONDS_SMOOTHING * seconds + (1 - SECONDS_SMOOTHING) * metrics["step_seconds"])
                 )
                 last = step == self._plan.steps
                 if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
@@ -259,9 +259,10 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
     dtype = usable_dtype(config.runtime)
     offload, models = config.runtime.offload, config.models
     trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
+    reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
     roles = (
         ("actor", paths.actor, Placement(trained[0], dtype, offload), True),
-        ("reference", paths.actor, Placement(models.reference_zero_stage, dtype, models.offload_reference_model), False),
+        ("reference", paths.actor, reference, False),
         ("critic", paths.critic, Placement(trained[1], dtype, offload), True),
         ("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False),
     )

@@ -42,7 +42,7 @@ def replace_folder(aside: Path, folder: Path) -> None:
 
 
 def link(target: Path, place: Path) -> None:
-    """Make `place` a relative symbolic link to `target`, in place of whatever stood there; all ranks call it together."""
+    """Make `place` a relative symbolic link to `target`, whatever stood there; all ranks call it together."""
     if is_main_process():
         _link(target, place)
     barrier()

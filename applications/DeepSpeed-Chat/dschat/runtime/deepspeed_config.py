@@ -62,7 +62,7 @@ def usable_dtype(runtime: RuntimeConfig) -> str:
 
 
 def training_stage(stage: int, dtype: str) -> int:
-    """The ZeRO stage to train at: stage 1 instead of 0 in 16 bits, where DeepSpeed's stage 0 wastes Adam's first step."""
+    """The ZeRO stage to train at: 1 for 0 in bf16, where DeepSpeed's stage 0 wastes Adam's first step."""
     if stage == 0 and dtype == "bf16":
         logger.info("bf16 at ZeRO stage 0 runs as stage 1: the same updates with less memory")
         return 1
@@ -148,7 +148,8 @@ def frozen_model(model: nn.Module, settings: dict[str, Any], device: torch.devic
     import deepspeed
 
     engine, *_ = deepspeed.initialize(model=model, config=settings)
-    return engine.eval()
+    engine.eval()  # returns nothing, unlike a module's
+    return engine
 
 
 def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:

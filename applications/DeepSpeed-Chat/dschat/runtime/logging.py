@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+import datasets
+import transformers
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,31 +18,38 @@ from rich.text import Text
 
 from dschat.runtime.distributed import is_main_process
 
-NARROWEST_USEFUL = 120
-NOISY_LIBRARIES = ("DeepSpeed", "transformers", "datasets", "filelock", "fsspec", "urllib3", "httpx", "torch")
+NOISY_LIBRARIES = ("DeepSpeed", "transformers", "datasets")
+NARROWEST_TABLE = 120
 
 _console: Console | None = None
 
 
 def console() -> Console:
-    """The one console of this process; wide enough for a metrics line where the output is not a terminal."""
+    """The one console of this process."""
     global _console
     if _console is None:
         _console = Console()
-        if not _console.is_terminal and _console.width < NARROWEST_USEFUL:
-            _console = Console(width=NARROWEST_USEFUL)
+        if not _console.is_terminal:
+            _console = Console(width=max(_console.width, NARROWEST_TABLE))
     return _console
 
 
 def set_up_logging() -> None:
-    """Send log lines to the console: ours from INFO on rank 0, warnings from everybody else."""
-    handler = RichHandler(console=console(), show_path=False, rich_tracebacks=False, log_time_format="%H:%M:%S")
-    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler], force=True)
-    first = is_main_process()
-    logging.getLogger("dschat").setLevel(logging.INFO if first else logging.ERROR)
+    """Send log lines to the console: ours from INFO on rank 0, errors alone from everybody else."""
+    if console().is_terminal:
+        handler: logging.Handler = RichHandler(console=console(), show_path=False, log_time_format="%H:%M:%S")
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        # a log file wants whole lines
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("dschat").setLevel(logging.INFO if is_main_process() else logging.ERROR)
     for name in NOISY_LIBRARIES:
-        logging.getLogger(name).setLevel(logging.WARNING if first else logging.ERROR)
-    # the library's advice is for its own callers
+        logging.getLogger(name).setLevel(logging.WARNING if is_main_process() else logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    # advice of the libraries to their own callers
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 
@@ -53,7 +63,9 @@ class StepProgress:
         self._task = progress.add_task(title, total=total, numbers="") if progress is not None else None
         self._logger = logging.getLogger("dschat.progress")
 
-    def advance(self, step: int, metrics: Mapping[str, float], shown: Sequence[str], *, seconds_per_step: float) -> None:
+    def advance(
+        self, step: int, metrics: Mapping[str, float], shown: Sequence[str], *, seconds_per_step: float
+    ) -> None:
         """Show that `step` is done.
 
         Args:

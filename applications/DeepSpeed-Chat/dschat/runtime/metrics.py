@@ -23,11 +23,11 @@ class WeightedMeans:
 
     def add(self, name: str, total: Tensor | float, weight: Tensor | float) -> None:
         """Add a sum of values and the sum of their weights, as scalars; nothing is moved to the host here."""
-        pair = torch.stack([torch.as_tensor(x, dtype=torch.float64).to(self._device).reshape(()) for x in (total, weight)])
-        self._sums.setdefault(name, []).append(pair)
+        pair = [torch.as_tensor(x, dtype=torch.float64).to(self._device).reshape(()) for x in (total, weight)]
+        self._sums.setdefault(name, []).append(torch.stack(pair))
 
     def reduce(self) -> dict[str, float]:
-        """The means over all ranks, NaN where the weights sum to nothing, and start again; all ranks call it together."""
+        """The means over all ranks, NaN where weights sum to 0, and start again; all ranks call it together."""
         # a rank without a usable row may lack some names
         names = union(list(self._sums))
         if not names:
@@ -36,7 +36,8 @@ class WeightedMeans:
         local = torch.stack([torch.stack(self._sums.get(name, nothing)).sum(dim=0) for name in names])
         totals = reduce_sum(local).tolist()
         self._sums = {}
-        return {name: total / weight if weight else math.nan for name, (total, weight) in zip(names, totals, strict=True)}
+        pairs = zip(names, totals, strict=True)
+        return {name: total / weight if weight else math.nan for name, (total, weight) in pairs}
 
 
 class MetricsLog:

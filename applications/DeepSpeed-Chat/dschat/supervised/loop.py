@@ -176,9 +176,7 @@ class SupervisedLoop:
         settings = self._settings
         epoch, within = divmod(step - 1, steps_per_epoch(len(self._train), settings.rows_per_step))
         order = epoch_order(len(self._train), seed=settings.seed, epoch=epoch)
-        mine = rank_rows(
-            order, step=within, global_batch=settings.rows_per_step, rank=rank(), world=world_size()
-        )
+        mine = rank_rows(order, step=within, global_batch=settings.rows_per_step, rank=rank(), world=world_size())
         size = settings.training.per_device_train_batch_size
         batches = []
         for number in range(settings.schedule.gradient_accumulation_steps):

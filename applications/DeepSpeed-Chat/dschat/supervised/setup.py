@@ -74,9 +74,7 @@ def train_supervised(
         shape = load_config(
             "model_name_or_path", prepared.model_path, trust_remote_code=config.runtime.trust_remote_code
         )
-        logger.info(
-            "%s", estimate("model", count_parameters(shape), placement, trained=True, world_size=world_size())
-        )
+        logger.info("%s", estimate("model", count_parameters(shape), placement, trained=True, world_size=world_size()))
         return
     torch.manual_seed(config.runtime.seed)
     optimization = Optimization(

@@ -1,0 +1,299 @@
+"""The ground cost between tokens, without a cost matrix.
+
+Two tokens are neighbours when either is among the other's `k1` nearest. With `radius[i]`, the distance from token i to
+its k1-th nearest other token, that is `cost(i, j) <= radius[i] or cost(i, j) <= radius[j]`; so an embedding table and
+one number per token hold everything that the published sparse [V, V] matrix holds.
+
+Legend: V vocabulary, D embedding width, N rows of a block, S tokens per row.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dschat.optimal_transport.selection import largest_columns
+
+logger = logging.getLogger(__name__)
+
+Metric = Literal["l2", "cosine"]
+
+INACTIVE_KERNEL = 1e-6  # below this, neighbours are invisible beside the token itself
+BLURRED_KERNEL = 0.9  # above this, a neighbour is as good as the token itself
+
+_RADIUS_SLACK = 1e-6  # relative; the k1-th neighbour itself must not fall out by rounding
+_SELF_SLACK = 1e-6  # absolute; what rounding leaves of the cost between a token and itself
+_COSINE_NORM_FLOOR = 1e-8
+_FAR_COST_PAIRS = 16_384
+_FAR_COST_SEED = 0
+_BLOCK_ELEMENTS = 2**22  # scores held at once while building
+_CANCELLATION = 1e-2  # squared distance over squared norm below which float32 loses its digits
+
+
+@dataclass(frozen=True, eq=False)
+class TokenGeometry:
+    """Distances between the tokens of one vocabulary, in the embedding space of the reference model.
+
+    Attributes:
+        embeddings: [V, D] float32; for `metric="cosine"` the rows are divided by their norm.
+        radius: [V] float32, cost from each token to its `num_neighbors`-th nearest other token.
+        metric: "l2" (Euclidean distance, not squared) or "cosine" (1 - cosine similarity).
+        num_neighbors: k1, at most V - 1.
+        far_cost: cost that capped transport charges for a pair of tokens that are not neighbours.
+        nearest_distance: median over tokens of the cost to the nearest other token.
+        median_radius: median of `radius`.
+    """
+
+    embeddings: Tensor
+    radius: Tensor
+    metric: Metric
+    num_neighbors: int
+    far_cost: float
+    nearest_distance: float
+    median_radius: float
+
+    @classmethod
+    @torch.no_grad()
+    def from_embeddings(
+        cls,
+        embeddings: Tensor,
+        *,
+        num_neighbors: int = 512,
+        metric: Metric = "l2",
+        far_cost: float | None = None,
+        block_size: int = 1024,
+    ) -> TokenGeometry:
+        """Measures every token's neighbourhood (WPR, arXiv 2602.01685, nearest-k1 truncation).
+
+        Args:
+            embeddings: [V, D], any floating dtype, one row per real token (no padding rows). A float32 table is kept
+                by reference, not copied.
+            num_neighbors: k1; from V - 1 on every pair counts as neighbours.
+            metric: "l2" or "cosine".
+            far_cost: cost of a pair that is not kept; None takes the median cost of random pairs (fixed seed).
+            block_size: most rows whose distances to all V tokens are held at once.
+        Raises:
+            ValueError: fewer than two tokens, NaN or inf in a row, or a setting out of range.
+        """
+        _check_settings(num_neighbors=num_neighbors, metric=metric, far_cost=far_cost, block_size=block_size)
+        points = _as_points(embeddings, metric)
+        neighbors = min(num_neighbors, len(points) - 1)
+        with _exact_float32_matmul(), torch.autocast(points.device.type, enabled=False):
+            nearest, radius = _neighbourhoods(points, metric, num_neighbors=neighbors, block_size=block_size)
+        return cls(
+            embeddings=points,
+            radius=radius,
+            metric=metric,
+            num_neighbors=neighbors,
+            far_cost=_median_pair_cost(points, metric) if far_cost is None else float(far_cost),
+            nearest_distance=nearest.median().item(),
+            median_radius=radius.median().item(),
+        )
+
+    @property
+    def vocab_size(self) -> int:
+        """V, the number of tokens."""
+        return self.embeddings.shape[0]
+
+    def to(self, device: torch.device | str) -> TokenGeometry:
+        """The same geometry with its tensors on `device`."""
+        return replace(self, embeddings=self.embeddings.to(device), radius=self.radius.to(device))
+
+    def costs(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs between the tokens of `rows` and those of `columns`, and which pairs are neighbours.
+
+        The inner products are taken in float64: in float32 the distance of two near-duplicate tokens would be noise of
+        about 5e-4 of their norm, which at epsilon = 0.01 already shifts the kernel by several percent.
+
+        Args:
+            rows: [N, A] int64 token ids.
+            columns: [N, B] int64 token ids.
+        Returns:
+            cost [N, A, B] float64, and kept [N, A, B] bool, True for neighbours and for a token with itself.
+        """
+        cost = _pairwise(self.embeddings[rows].double(), self.embeddings[columns].double(), self.metric)
+        reach = self.radius[rows][:, :, None], self.radius[columns][:, None, :]
+        return cost, cost <= torch.maximum(*reach).double() * (1 + _RADIUS_SLACK) + _SELF_SLACK
+
+    def kernel_at_nearest(self, epsilon: float) -> float:
+        """exp(-nearest_distance / epsilon), in [0, 1]: how much a typical nearest neighbour weighs beside the token."""
+        return math.exp(-self.nearest_distance / epsilon)
+
+    def is_semantic_term_inactive(self, epsilon: float) -> bool:
+        """True when at this epsilon (in cost units) truncated transport cannot see even the nearest neighbours."""
+        return self.kernel_at_nearest(epsilon) < INACTIVE_KERNEL
+
+    def describe(self, epsilon: float, *, transport: Literal["truncated", "capped"] = "truncated") -> str:
+        """The start-up report in plain words: sizes, distances, epsilon in both units, and what they mean together.
+
+        Args:
+            epsilon: entropic temperature in cost units.
+            transport: how pairs that are not neighbours are treated, see `token_potentials`.
+        """
+        nearest = self.nearest_distance
+        multiple = f"{epsilon / nearest:.3g}" if nearest > 0 else "inf"
+        lines = [
+            f"Wasserstein geometry: V = {self.vocab_size:,} tokens, D = {self.embeddings.shape[1]:,}, "
+            f"k1 = {self.num_neighbors} neighbours, metric {self.metric}, transport {transport}",
+            f"  median cost to the nearest neighbour {nearest:.4g}, to the k1-th neighbour {self.median_radius:.4g}, "
+            f"between unrelated tokens (far_cost) {self.far_cost:.4g}",
+            f"  epsilon = {epsilon:.4g} in cost units = {multiple} nearest-neighbour distances; "
+            f"kernel at the nearest neighbour {self.kernel_at_nearest(epsilon):.3g}",
+            f"  {_regime(self, epsilon, transport)}",
+        ]
+        return "\n".join(lines)
+
+
+def _regime(geometry: TokenGeometry, epsilon: float, transport: str) -> str:
+    """One or two sentences on what the penalty measures at this epsilon."""
+    kernel = geometry.kernel_at_nearest(epsilon)
+    if kernel < INACTIVE_KERNEL and transport == "truncated":
+        return (
+            "WARNING: the semantic term is inactive at this epsilon on this model. Even nearest neighbours exchange no "
+            "mass, so the penalty is a scaled log-ratio of the two policies whose strength grows with --max_iter. "
+            f"To change that, raise --epsilon (about {geometry.nearest_distance / 5:.2g} makes neighbours count), pass "
+            "--epsilon_unit nearest --epsilon 0.2, or pass --transport capped."
+        )
+    if kernel < INACTIVE_KERNEL:
+        return (
+            "WARNING: epsilon is very small beside the distances. Capped transport still charges by meaning, but it is "
+            "close to unregularized transport and converges slowly: watch marginal_error, raise --max_iter, or pass "
+            "--epsilon_unit nearest --epsilon 0.2."
+        )
+    if kernel > BLURRED_KERNEL:
+        return (
+            "Blurred regime: a nearest neighbour counts almost like the token itself, so the penalty hardly separates "
+            "close tokens. Lower --epsilon, or pass --epsilon_unit nearest --epsilon 0.2."
+        )
+    return "Semantic regime: moving probability to a neighbouring token costs less than moving it to an unrelated one."
+
+
+def _check_settings(*, num_neighbors: int, metric: str, far_cost: float | None, block_size: int) -> None:
+    """Raises ValueError with the flag's name for a setting out of range."""
+    if num_neighbors < 1:
+        raise ValueError(f"--cost_dim must be at least 1, got {num_neighbors}; the paper uses --cost_dim 512")
+    if block_size < 1:
+        raise ValueError(f"--block_size must be at least 1, got {block_size}; the default is --block_size 1024")
+    if metric not in get_args(Metric):
+        raise ValueError(f"--cost_type must be L2 (metric 'l2') or cos (metric 'cosine'), got {metric!r}")
+    if far_cost is not None and not (math.isfinite(far_cost) and far_cost > 0):
+        raise ValueError(f"--far_cost must be positive and finite, got {far_cost}; leave it out to have it measured")
+
+
+def _as_points(embeddings: Tensor, metric: Metric) -> Tensor:
+    """[V, D] float32 rows whose pairwise costs are wanted; raises ValueError for a table that cannot be used."""
+    if embeddings.ndim != 2 or embeddings.shape[0] < 2:
+        raise ValueError(f"embeddings must have shape [V, D] with at least 2 tokens, got {list(embeddings.shape)}")
+    points = embeddings.detach().float()
+    bad = ~points.isfinite().all(dim=1)
+    if bad.any():
+        raise ValueError(
+            f"the reference model's input embedding of token {int(bad.nonzero()[0])} holds NaN or inf "
+            f"({int(bad.sum())} such tokens); check the checkpoint"
+        )
+    if metric == "cosine":
+        points = points / points.norm(dim=1, keepdim=True).clamp_min(_COSINE_NORM_FLOOR)
+    return points
+
+
+def _pairwise(left: Tensor, right: Tensor, metric: Metric) -> Tensor:
+    """Costs [N, A, B] between the points of [N, A, D] and of [N, B, D], both float64."""
+    if metric == "cosine":
+        return torch.bmm(left, right.mT).neg_().add_(1.0).clamp_(min=0.0)
+    squares = torch.baddbmm(right.square().sum(dim=2)[:, None, :], left, right.mT, alpha=-2.0)
+    return squares.add_(left.square().sum(dim=2)[:, :, None]).clamp_(min=0.0).sqrt_()
+
+
+def _paired(left: Tensor, right: Tensor, metric: Metric) -> Tensor:
+    """Costs [N] float32 between matching rows of two [N, D] tables."""
+    left, right = left.double(), right.double()
+    if metric == "cosine":
+        return (1.0 - (left * right).sum(dim=-1)).clamp_(min=0.0).float()
+    return (left - right).norm(dim=-1).float()
+
+
+def _neighbourhoods(points: Tensor, metric: Metric, *, num_neighbors: int, block_size: int) -> tuple[Tensor, Tensor]:
+    """Cost to the nearest and to the `num_neighbors`-th nearest other point: two [V] float32 tensors for [V, D]."""
+    count = len(points)
+    rows_per_block = max(1, min(block_size, _BLOCK_ELEMENTS // count))
+    center = points.mean(dim=0) if metric == "l2" else torch.zeros_like(points[0])
+    centered = points - center  # small norms leave the matmul identity its digits
+    squares = centered.square().sum(dim=1) if metric == "l2" else torch.zeros_like(points[:, 0])
+    nearest, radius = torch.empty_like(squares), torch.empty_like(squares)
+    for start in range(0, count, rows_per_block):
+        rows = torch.arange(start, min(start + rows_per_block, count), device=points.device)
+        # The row's own norm changes no order, so closeness = 2 x.y - |y|^2 ranks like the distance.
+        closeness = torch.addmm(squares, centered[rows], centered.T, beta=-1.0, alpha=2.0)
+        values, order = _closest_others(closeness, rows, num_neighbors)
+        if metric == "l2":
+            doubtful = squares[rows] - values[:, 0] < _CANCELLATION * squares[rows]
+            if doubtful.any():
+                order[doubtful] = _closest_in_float64(centered, rows[doubtful], num_neighbors)
+        nearest[rows] = _paired(points[rows], points[order[:, 0]], metric)
+        radius[rows] = _paired(points[rows], points[order[:, -1]], metric)
+    return nearest, radius
+
+
+def _closest_others(closeness: Tensor, rows: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
+    """The `num_neighbors` largest of [N, V] closenesses and their columns, [N, k1], closest first; not the row itself.
+
+    The token itself is excluded by its index: among duplicated embeddings it need not be the first.
+    """
+    closeness.scatter_(1, rows[:, None], -math.inf)
+    columns = largest_columns(closeness, num_neighbors)
+    values, order = closeness.gather(1, columns).sort(dim=1, descending=True)
+    return values, columns.gather(1, order)
+
+
+def _closest_in_float64(centered: Tensor, rows: Tensor, num_neighbors: int) -> Tensor:
+    """Columns [N, k1] as `_closest_others`, for rows with near-duplicates, whose order float32 cannot tell."""
+    queries = centered[rows].double()
+    blocks = []
+    for block in centered.split(max(1, _BLOCK_ELEMENTS // centered.shape[1])):
+        wide = block.double()
+        blocks.append(torch.addmm(wide.square().sum(dim=1), queries, wide.T, beta=-1.0, alpha=2.0))
+    return _closest_others(torch.cat(blocks, dim=1), rows, num_neighbors)[1]
+
+
+def _median_pair_cost(points: Tensor, metric: Metric) -> float:
+    """Median cost of all pairs of [V, D] points, or of a fixed random sample of pairs where there are many."""
+    count = len(points)
+    if count * (count - 1) // 2 <= _FAR_COST_PAIRS:
+        left, right = torch.triu_indices(count, count, offset=1)
+    else:
+        generator = torch.Generator().manual_seed(_FAR_COST_SEED)
+        left = torch.randint(count, (_FAR_COST_PAIRS,), generator=generator)
+        right = (left + torch.randint(1, count, (_FAR_COST_PAIRS,), generator=generator)) % count
+    left, right = left.to(points.device), right.to(points.device)
+    per_block = max(1, _BLOCK_ELEMENTS // points.shape[1])
+    costs = [_paired(points[a], points[b], metric) for a, b in zip(left.split(per_block), right.split(per_block))]
+    return torch.cat(costs).median().item()
+
+
+@contextmanager
+def _exact_float32_matmul() -> Iterator[None]:
+    """Switches TF32 and bfloat16 shortcuts of float32 products off, whatever the training run has chosen."""
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    if not all(hasattr(backend, "fp32_precision") for backend in backends):  # torch before 2.9
+        chosen = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(chosen)
+        return
+    saved = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, saved, strict=True):
+            backend.fp32_precision = precision

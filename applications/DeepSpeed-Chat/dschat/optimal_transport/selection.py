@@ -1,0 +1,81 @@
+"""One pass over the vocabulary: the most probable tokens and the log-normalizer of each position.
+
+Legend: N scored positions, V vocabulary, k tokens kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_BLOCK_ELEMENTS = 2**21  # logits held in float32 at once; small enough to stay in a CPU's cache between the passes
+_MIN_GROUP = 4  # shorter groups cost more than they spare
+
+
+class TopTokens(NamedTuple):
+    """What one pass over [N, V] logits keeps.
+
+    Attributes:
+        ids: [N, k] int64, the tokens with the largest logits, in no particular order.
+        log_normalizer: [N] float32, log of the sum of exp(logits).
+        is_finite: [N] bool, False where a logit is NaN or inf.
+    """
+
+    ids: Tensor
+    log_normalizer: Tensor
+    is_finite: Tensor
+
+
+def top_tokens(logits: Tensor, top_k: int) -> TopTokens:
+    """Equivalent to `logits.topk(top_k)` and `logits.float().logsumexp(-1)`, block by block and in float32.
+
+    Args:
+        logits: [N, V], any floating dtype and any row stride.
+        top_k: k, between 1 and V.
+    """
+    count, vocab_size = logits.shape
+    ids = torch.empty(count, top_k, dtype=torch.int64, device=logits.device)
+    log_normalizer = torch.empty(count, dtype=torch.float32, device=logits.device)
+    is_finite = torch.empty(count, dtype=torch.bool, device=logits.device)
+    rows_per_block = max(1, _BLOCK_ELEMENTS // vocab_size)
+    scratch = torch.empty(min(rows_per_block, count), vocab_size, dtype=torch.float32, device=logits.device)
+    for start in range(0, count, rows_per_block):
+        block = slice(start, min(start + rows_per_block, count))
+        rows = logits[block].float()
+        ids[block] = largest_columns(rows, top_k)
+        largest = rows.gather(1, ids[block]).amax(dim=1, keepdim=True)
+        is_finite[block] = rows.sum(dim=1).isfinite()
+        shifted = torch.sub(rows, largest, out=scratch[: len(rows)])
+        log_normalizer[block] = shifted.exp_().sum(dim=1).log_().add_(largest[:, 0])
+    return TopTokens(ids, log_normalizer, is_finite)
+
+
+def largest_columns(rows: Tensor, count: int) -> Tensor:
+    """Columns of the `count` largest entries of each row; as `rows.topk(count).indices`, in no particular order.
+
+    A full top-k moves every value of the row about. Here the row is cut into groups, read once for their maxima, and
+    only the groups with the `count` largest maxima can hold one of the `count` largest entries.
+
+    Args:
+        rows: [N, V].
+        count: between 1 and V.
+    Returns:
+        [N, count] int64. Which of several equal entries is taken at the boundary is not specified.
+    """
+    columns = rows.shape[1]
+    group = 2 ** round(0.5 * torch.tensor(columns / count).log2().item())  # balances the two selections
+    num_groups = columns // group
+    if group < _MIN_GROUP or num_groups < count:
+        return rows.topk(count, dim=1, sorted=False).indices
+    # Group g holds the columns g, g + num_groups, g + 2 num_groups, ...: its maximum is a maximum over whole vectors.
+    maxima = rows[:, : group * num_groups].unflatten(1, (group, num_groups)).amax(dim=1)
+    groups = maxima.topk(count, dim=1, sorted=False).indices
+    members = torch.arange(group, device=rows.device) * num_groups
+    candidates = (groups[:, :, None] + members).flatten(1)
+    if group * num_groups < columns:
+        rest = torch.arange(group * num_groups, columns, device=rows.device)
+        candidates = torch.cat([candidates, rest.expand(len(rows), -1)], dim=1)
+    best = rows.gather(1, candidates).topk(count, dim=1, sorted=False).indices
+    return candidates.gather(1, best)

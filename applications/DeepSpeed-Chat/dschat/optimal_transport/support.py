@@ -1,0 +1,95 @@
+"""The tokens that take part in one transport problem, and the mass of both policies on them.
+
+Legend: N scored positions, V vocabulary, S support tokens, k2 tokens kept per distribution.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dschat.optimal_transport.selection import top_tokens
+
+SupportKind = Literal["position", "batch"]
+
+# exp(-600) is far below anything float32 logits can tell apart and still leaves float64 room for products.
+_LOG_MASS_FLOOR = -600.0
+
+
+class Support(NamedTuple):
+    """Both distributions on a truncated vocabulary; the last bin is the tail, the mass of all other tokens.
+
+    Attributes:
+        ids: [N, S] int64, or [1, S] where all positions share one support. A token may be repeated within a row.
+        is_bin: [N, S + 1] bool, False for the repeats, which carry no mass; the tail always counts.
+        policy: [N, S + 1] float64, log-mass of the policy; -inf for repeats and for an empty tail.
+        reference: [N, S + 1] float64, the same for the reference policy.
+        token_bin: [N] int64, the bin of the sampled token.
+    """
+
+    ids: Tensor
+    is_bin: Tensor
+    policy: Tensor
+    reference: Tensor
+    token_bin: Tensor
+
+
+def build_support(
+    policy_logits: Tensor, reference_logits: Tensor, tokens: Tensor, *, top_k: int, kind: SupportKind
+) -> Support:
+    """Truncates the two next-token distributions of every position to the tokens that matter (WPR, top-k2 truncation).
+
+    The support of a position is top-k2 of the policy, top-k2 of the reference and the sampled token. With
+    `kind="batch"` every position gets the union of all positions' supports, as in the published implementation.
+
+    Args:
+        policy_logits, reference_logits: [N, V], any floating dtype, temperature 1.
+        tokens: [N] int64, sampled tokens.
+        top_k: k2, between 1 and V.
+    Raises:
+        ValueError: NaN or inf in the logits or a token outside the vocabulary, naming the first such position.
+    """
+    policy, reference = top_tokens(policy_logits, top_k), top_tokens(reference_logits, top_k)
+    in_range = (tokens >= 0) & (tokens < policy_logits.shape[1])
+    if not (policy.is_finite & reference.is_finite & in_range).all():  # the one host synchronization of a call
+        _raise_for_first_bad_position(policy.is_finite, reference.is_finite, in_range, tokens, policy_logits.shape[1])
+    ids = torch.cat([policy.ids, reference.ids, tokens[:, None]], dim=1)
+    ids = ids.unique()[None] if kind == "batch" else ids.sort(dim=1).values
+    is_bin = torch.ones(len(ids), ids.shape[1] + 1, dtype=torch.bool, device=ids.device)
+    is_bin[:, 1:-1] = ids[:, 1:] != ids[:, :-1]
+    is_bin = is_bin.expand(len(tokens), -1)
+    return Support(
+        ids=ids,
+        is_bin=is_bin,
+        policy=_log_masses(policy_logits, policy.log_normalizer, ids, is_bin),
+        reference=_log_masses(reference_logits, reference.log_normalizer, ids, is_bin),
+        token_bin=torch.searchsorted(ids.expand(len(tokens), -1).contiguous(), tokens[:, None])[:, 0],
+    )
+
+
+def _log_masses(logits: Tensor, log_normalizer: Tensor, ids: Tensor, is_bin: Tensor) -> Tensor:
+    """Log-probabilities of the support tokens and of the tail, [N, S + 1] float64."""
+    chosen = logits.gather(1, ids) if len(ids) == len(logits) else logits[:, ids[0]]
+    log_mass = (chosen.double() - log_normalizer[:, None].double()).clamp_(min=_LOG_MASS_FLOOR)
+    log_mass = log_mass.masked_fill_(~is_bin[:, :-1], -torch.inf)
+    tail = (1.0 - log_mass.exp().sum(dim=1, keepdim=True)).clamp_(min=0.0)
+    return torch.cat([log_mass, tail.log_()], dim=1)
+
+
+def _raise_for_first_bad_position(
+    policy_ok: Tensor, reference_ok: Tensor, in_range: Tensor, tokens: Tensor, vocab_size: int
+) -> None:
+    """Raises ValueError for the first position with unusable input; three [N] bool masks."""
+    position = int((~(policy_ok & reference_ok & in_range)).nonzero()[0])
+    where = f"at position {position} of {len(tokens)}"
+    if not in_range[position]:
+        raise ValueError(
+            f"token {int(tokens[position])} {where} is outside the vocabulary of {vocab_size:,} tokens; "
+            "actor, reference and tokenizer must share one vocabulary"
+        )
+    name = "reference" if policy_ok[position] else "policy"
+    raise ValueError(
+        f"the {name} logits hold NaN or inf {where}; lower the learning rate or the loss scale, or train in bf16"
+    )

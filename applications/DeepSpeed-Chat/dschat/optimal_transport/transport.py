@@ -1,0 +1,172 @@
+"""The two treatments of pairs that are not neighbours: truncated (published) and capped (well posed).
+
+Legend: N positions of a chunk, S support tokens, S + 1 bins (the tail comes last).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dschat.optimal_transport.geometry import TokenGeometry
+from dschat.optimal_transport.newton import CappedSolution, solve_capped
+from dschat.optimal_transport.sinkhorn import FLOOR, floored_sinkhorn
+from dschat.optimal_transport.support import Support
+
+_SMALLEST_SCALING = torch.finfo(torch.float32).tiny  # the published clamp of --normalize
+_SHARED_BLOCK_ELEMENTS = 2**22  # entries of a shared kernel that are computed at once
+
+
+class SolvedPositions(NamedTuple):
+    """Results of a chunk of positions; the fields of the same names of `TokenPotentials`, [N] each.
+
+    Attributes:
+        potential: float32, in cost units.
+        distance: float32, or None where it is not defined.
+        marginal_error: float32.
+        num_iterations: int64.
+        floored: bool.
+        kept_neighbors: float32.
+    """
+
+    potential: Tensor
+    distance: Tensor | None
+    marginal_error: Tensor
+    num_iterations: Tensor
+    floored: Tensor
+    kept_neighbors: Tensor
+
+
+def solve_truncated(
+    support: Support, geometry: TokenGeometry, *, epsilon: float, max_iter: int, tol: float, normalize: bool
+) -> SolvedPositions:
+    """Far pairs exchange no mass and the tail only with itself: the published problem, with its floors.
+
+    Args:
+        support: N positions, with ids [N, S] of their own or [1, S] shared.
+        epsilon, max_iter, tol, normalize: see `token_potentials`.
+    """
+    if len(support.ids) == len(support.token_bin):
+        cost, kept = geometry.costs(support.ids, support.ids)
+        neighbors = _kept_neighbors(kept, support)
+        kernel = cost.mul_(-1 / epsilon).exp_().mul_(kept)
+        kernel = F.pad(kernel, (0, 1, 0, 1))
+        kernel[:, -1, -1] = 1.0
+    else:
+        kernel, neighbors = _shared_kernel(support.ids[0], geometry, epsilon)
+        neighbors = neighbors.expand(len(support.token_bin))
+    scaling = floored_sinkhorn(
+        kernel,
+        support.policy.exp(),
+        support.reference.exp(),
+        support.is_bin.double(),
+        max_iter=max_iter,
+        tol=tol,
+    )
+    chosen = support.token_bin[:, None]
+    if normalize:
+        potential = _normalized_potential(scaling.row, support.is_bin, epsilon)
+    else:
+        potential = epsilon * (scaling.row + FLOOR).log()
+    return SolvedPositions(
+        potential=potential.gather(1, chosen)[:, 0].float(),
+        distance=None,
+        marginal_error=scaling.marginal_error.float(),
+        num_iterations=scaling.num_iterations,
+        floored=scaling.row_floored.gather(1, chosen)[:, 0],
+        kept_neighbors=neighbors,
+    )
+
+
+def solve_capped_transport(
+    support: Support, geometry: TokenGeometry, *, epsilon: float, max_iter: int, tol: float, debias: bool
+) -> SolvedPositions:
+    """Far pairs, and the tail to every token, cost `geometry.far_cost`; kept pairs cost at most that.
+
+    A capped metric is again a metric (thresholded ground distance, Pele and Werman 2009) and every kernel entry is
+    positive, so the problem has a solution and its potentials are unique up to a constant. The constant is chosen so
+    that the mean of phi under the policy is the distance.
+
+    Args:
+        support: N positions, with ids [N, S] of their own or [1, S] shared.
+        epsilon, max_iter, tol, debias: see `token_potentials`.
+    """
+    ids = support.ids.expand(len(support.token_bin), -1)
+    cost, kept = geometry.costs(ids, ids)
+    neighbors = _kept_neighbors(kept, support)
+    far_cost = geometry.far_cost
+    cost = cost.clamp_(max=far_cost).masked_fill_(~kept, far_cost)
+    cost = F.pad(cost, (0, 1, 0, 1), value=far_cost)
+    cost[:, -1, -1] = 0.0
+    solution = solve_capped(
+        cost,
+        support.policy,
+        support.reference,
+        epsilon=epsilon,
+        far_cost=far_cost,
+        max_iter=max_iter,
+        tol=tol,
+        with_self_potentials=debias,
+    )
+    potential, distance = _gauged(solution, support)
+    return SolvedPositions(
+        potential=potential.gather(1, support.token_bin[:, None])[:, 0].float(),
+        distance=distance.float(),
+        marginal_error=solution.marginal_error.float(),
+        num_iterations=solution.num_iterations,
+        floored=torch.zeros_like(support.token_bin, dtype=torch.bool),
+        kept_neighbors=neighbors,
+    )
+
+
+def _gauged(solution: CappedSolution, support: Support) -> tuple[Tensor, Tensor]:
+    """Potentials [N, S + 1] whose mean under the policy is the distance [N], and that distance."""
+    policy, reference = support.policy.exp(), support.reference.exp()
+    potential = solution.row + _mean(solution.column, reference)[:, None]
+    if solution.self_row is None or solution.self_column is None:
+        return potential, _mean(potential, policy)
+    self_column = _mean(solution.self_column, reference)[:, None]  # half the cost of moving q to itself
+    potential = torch.where(policy > 0, potential - solution.self_row - self_column, 0.0)
+    return potential, _mean(potential, policy)
+
+
+def _mean(potential: Tensor, masses: Tensor) -> Tensor:
+    """[N] mean of [N, S] potentials under [N, S] masses; bins without mass may hold -inf."""
+    return torch.where(masses > 0, masses * potential, 0.0).sum(dim=1)
+
+
+def _normalized_potential(row: Tensor, is_bin: Tensor, epsilon: float) -> Tensor:
+    """The published --normalize: u over its largest entry, and the potential centred over the bins, [N, S + 1]."""
+    largest = row.amax(dim=1, keepdim=True)
+    relative = row / torch.where(largest > 0, largest, 1.0)
+    potential = epsilon * relative.clamp(min=_SMALLEST_SCALING).log()
+    mean = torch.where(is_bin, potential, 0.0).sum(dim=1, keepdim=True) / is_bin.sum(dim=1, keepdim=True)
+    return potential - mean
+
+
+def _kept_neighbors(kept: Tensor, support: Support) -> Tensor:
+    """[N] float32 mean over the support tokens of how many other support tokens they exchange mass with."""
+    tokens = support.is_bin[:, :-1]
+    pairs = (kept & tokens[:, :, None] & tokens[:, None, :]).sum(dim=(1, 2))
+    return (pairs / tokens.sum(dim=1) - 1).float()
+
+
+def _shared_kernel(ids: Tensor, geometry: TokenGeometry, epsilon: float) -> tuple[Tensor, Tensor]:
+    """Sparse kernel [S + 1, S + 1] on one support [S] and its mean number of kept neighbours (a scalar tensor)."""
+    count = len(ids)
+    indices, values = [], []
+    for start in range(0, count, max(1, _SHARED_BLOCK_ELEMENTS // count)):
+        block = ids[None, start : start + max(1, _SHARED_BLOCK_ELEMENTS // count)]
+        cost, kept = geometry.costs(block, ids[None])
+        rows, columns = kept[0].nonzero(as_tuple=True)
+        indices.append(torch.stack([rows + start, columns]))
+        values.append(torch.exp(cost[0, rows, columns] / -epsilon))
+    neighbors = sum(len(block) for block in values) / count - 1
+    indices.append(torch.full((2, 1), count, device=ids.device))
+    values.append(torch.ones(1, dtype=torch.float64, device=ids.device))
+    size = (count + 1, count + 1)
+    kernel = torch.sparse_coo_tensor(torch.cat(indices, dim=1), torch.cat(values), size, is_coalesced=True)
+    return kernel, torch.tensor(neighbors, dtype=torch.float32, device=ids.device)

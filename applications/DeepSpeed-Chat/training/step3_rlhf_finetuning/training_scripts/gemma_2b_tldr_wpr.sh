@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Step 3 for Gemma-2B on TL;DR with Wasserstein Policy Regularization, as published. Run on one node with 8 GPUs; extra arguments are passed on.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+exec deepspeed -i localhost:0,1,2,3,4,5,6,7 --master_port 1234 main_wpr.py \
+    --data_path openai/summarize_from_feedback --data_split 2,4,4 \
+    --actor_model_name_or_path ../../models/summarize/sft \
+    --critic_model_name_or_path ../../models/summarize/reward_model/step_581 \
+    --num_padding_at_beginning 0 --per_device_generation_batch_size 8 --per_device_training_batch_size 8 \
+    --generation_batches 1 --ppo_epochs 1 --max_answer_seq_len 256 --max_prompt_seq_len 512 \
+    --actor_learning_rate 1.5e-5 --critic_learning_rate 1.5e-5 --actor_weight_decay 0.1 --critic_weight_decay 0.1 \
+    --num_train_epochs 1 --warmup_ratio 0.05 --lr_scheduler_type linear --gradient_accumulation_steps 4 \
+    --actor_gradient_checkpointing --critic_gradient_checkpointing --end_of_conversation_token "<eos>" \
+    --actor_dropout 0.0 --deepspeed --seed 1234 --actor_zero_stage 2 --critic_zero_stage 3 --offload \
+    --kl_ctl 0.05 --temperature 0.8 --gamma 1.0 --lam 0.95 --termination_condition fixed --ngram 1 \
+    --value_function equal --max_iter 10 --cost_dim 512 --top_k 128 \
+    --output_dir ../../models/summarize/wpr "$@"

@@ -1,0 +1,120 @@
+"""Who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dschat
+
+PACKAGE = Path(dschat.__file__).parent
+REPOSITORY = Path(__file__).parents[2]
+
+# What a part of the package may import of the package itself, besides itself and dschat.errors.
+ALLOWED = {
+    "config": set(),
+    "optimal_transport": set(),
+    "data": {"config"},
+    "models": {"config"},
+    "runtime": {"config"},
+    "supervised": {"config", "data", "models", "runtime", "preparation"},
+    "preparation": {"config", "data", "models", "runtime"},
+    "rlhf.ppo_math": set(),
+    "rlhf.experience": set(),
+    "rlhf.regularizers": {"config", "optimal_transport"},
+    "rlhf.rollout": {"config", "data", "runtime", "rlhf.experience"},
+    "rlhf.scoring": {"models", "rlhf.experience", "rlhf.regularizers"},
+    "rlhf.reward_sources": {"config", "models", "rlhf.experience"},
+    "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
+    "rlhf.ppo_trainer": {
+        "config", "data", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers", "rlhf.reward_sources",
+        "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring",
+    },
+    "rlhf.training_loop": {
+        "config", "data", "models", "runtime", "preparation", "rlhf.ppo_trainer", "rlhf.regularizers",
+        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout",
+    },
+}  # fmt: skip
+
+# Libraries that a part must do without.
+FORBIDDEN_LIBRARIES = {
+    "config": {"torch", "deepspeed", "datasets", "numpy"},
+    "optimal_transport": {"deepspeed", "transformers", "datasets", "numpy", "scipy"},
+    "rlhf.ppo_math": {"deepspeed", "transformers"},
+    "rlhf.experience": {"deepspeed", "transformers"},
+    "rlhf.regularizers": {"deepspeed", "transformers"},
+    "data": {"deepspeed"},
+    "models": {"deepspeed"},
+}
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found.append((".".join(p for p in parts if p != "__init__"), path))
+    return [(name, path) for name, path in found if name]
+
+
+def part_of(module: str) -> str:
+    """The entry of ALLOWED that a module belongs to."""
+    matches = [part for part in ALLOWED if module == part or module.startswith(part + ".")]
+    return max(matches, key=len) if matches else module
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert node.level == 0, f"{path} imports relatively"
+            names.add(node.module)
+    return names
+
+
+def test_every_module_has_a_rule() -> None:
+    free = {"errors", "rlhf"}
+    assert [name for name, _ in modules() if part_of(name) not in ALLOWED and name not in free] == []
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
+def test_imports_go_one_way(module: str, path: Path) -> None:
+    part = part_of(module)
+    names = imported(path)
+    inside = {name.removeprefix("dschat.") for name in names if name.startswith("dschat.")} - {"errors"}
+    wrong = {n for n in inside if part_of(n) != part and not any(
+        n == a or n.startswith(a + ".") for a in ALLOWED.get(part, set()))}  # fmt: skip
+    assert not wrong, f"{module} must not import {sorted(wrong)}"
+    libraries = {name.split(".")[0] for name in names}
+    assert not libraries & FORBIDDEN_LIBRARIES.get(part, set())
+
+
+def test_the_trainer_names_no_concrete_variant() -> None:
+    names = imported(PACKAGE / "rlhf" / "ppo_trainer.py")
+    variants = {n for n in names if n.startswith(("dschat.rlhf.regularizers", "dschat.rlhf.reward_sources"))}
+    assert variants == {"dschat.rlhf.regularizers.base", "dschat.rlhf.reward_sources.base"}
+
+
+def test_nothing_in_the_package_imports_the_front_ends() -> None:
+    front_ends = {"inference", "evaluation", "scripts", "tests"}
+    assert all(not {n.split(".")[0] for n in imported(path)} & front_ends for _, path in modules())
+
+
+def test_optimal_transport_works_without_deepspeed_and_transformers() -> None:
+    code = "import sys, dschat.optimal_transport; sys.exit(bool({'deepspeed', 'transformers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_settings_are_read_without_torch() -> None:
+    code = "import sys, dschat.config.steps; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("main", sorted(REPOSITORY.glob("applications/DeepSpeed-Chat/training/*/main*.py")), ids=str)
+def test_entry_points_stay_thin(main: Path) -> None:
+    assert len(main.read_text().splitlines()) <= 30

@@ -1,0 +1,28 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def process_group() -> Iterator[torch.device]:
+    """A group of one process, shared by the whole session: DeepSpeed's start-up costs seconds."""
+    from dschat.runtime.distributed import initialize
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        os.environ.pop(name, None)
+    yield initialize(-1)
+    torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Two cores are shared with the launcher tests; more threads only make tiny tensors slower."""
+    torch.set_num_threads(1)

@@ -1,0 +1,146 @@
+"""The same numbers whatever the ZeRO stage, the number of ranks, or how a batch is cut into micro-batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.jobs import Job, make_folders, ppo_arguments, read_metrics, run_job, supervised_arguments
+from tests.launch import launch
+
+TOLERANCE = 2e-4
+"""Relative, float32, after at most 5 optimizer steps; sums are taken in another order on every side."""
+
+PPO_CUT = "--per_device_generation_batch_size {gen} --per_device_training_batch_size {train} "
+COMPARED = {
+    "sft": ("loss", "eval_loss", "grad_norm"),
+    "reward": ("loss", "accuracy", "eval_loss", "grad_norm"),
+    "ppo": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
+    "wpr": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
+}
+
+
+def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
+    """Global batches of 8 (steps 1, 2) and 16 (step 3) rows on two ranks."""
+    jobs = {}
+    for step, model in (("sft", "sft"), ("reward", "sft")):
+        for stage in (1, 2, 3):
+            extra = f"--zero_stage {stage} --per_device_train_batch_size 4 --gradient_checkpointing"
+            name = f"{step}-2x4-z{stage}"
+            jobs[name] = Job(step, supervised_arguments(paths, model, folder / name, extra))
+        name = f"{step}-2x1x4-z2"
+        extra = "--zero_stage 2 --per_device_train_batch_size 1 --gradient_accumulation_steps 4"
+        jobs[name] = Job(step, supervised_arguments(paths, model, folder / name, extra))
+    for actor, critic in ((1, 1), (2, 3), (3, 2), (3, 3)):
+        extra = f"--actor_zero_stage {actor} --critic_zero_stage {critic} " + PPO_CUT.format(gen=8, train=8)
+        name = f"ppo-2x8-z{actor}{critic}"
+        jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "ppo-2x2x4-z22"
+    extra = "--actor_zero_stage 2 --critic_zero_stage 2 --gradient_accumulation_steps 4 --offload "
+    extra += PPO_CUT.format(gen=2, train=2)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "wpr-2x8-z33"
+    extra = "--actor_zero_stage 3 --critic_zero_stage 3 --top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=8, train=8)
+    jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "sampled-z33"
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra.split("--top_k")[0] + "--eval_steps 2"))
+    return jobs
+
+
+def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
+    """The same global batches on one rank, whole and in four micro-batches."""
+    jobs = {}
+    for step in ("sft", "reward"):
+        for name, extra in {
+            f"{step}-1x8-z0": "--zero_stage 0 --per_device_train_batch_size 8",
+            f"{step}-1x2x4-z2": "--zero_stage 2 --per_device_train_batch_size 2 --gradient_accumulation_steps 4",
+        }.items():
+            jobs[name] = Job(step, supervised_arguments(paths, "sft", folder / name, extra))
+    for name, extra in {
+        "ppo-1x16-z00": PPO_CUT.format(gen=16, train=16),
+        "ppo-1x4x4-z12": "--actor_zero_stage 1 --critic_zero_stage 2 --gradient_accumulation_steps 4 "
+        + PPO_CUT.format(gen=4, train=4),
+        "ppo-1x16x4-z22": "--actor_zero_stage 2 --critic_zero_stage 2 --gradient_accumulation_steps 4 "
+        + PPO_CUT.format(gen=16, train=4),
+    }.items():
+        jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "wpr-1x16-z00"
+    extra = "--top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=16, train=16)
+    jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    return jobs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, process_group: torch.device) -> Path:
+    """All runs, each in a folder of its own."""
+    folder = tmp_path_factory.mktemp("runs")
+    paths = make_folders(folder)
+    for job in jobs_on_one_rank(paths, folder).values():
+        run_job(job)
+    jobs = jobs_on_two_ranks(paths, folder)
+    file = folder / "jobs.json"
+    file.write_text(json.dumps([dataclasses.asdict(job) for job in jobs.values()]))
+    finished = launch(Path(__file__).parent / "run_jobs.py", str(file))
+    assert finished.returncode == 0, finished.stdout[-4000:] + finished.stderr[-4000:]
+    return folder
+
+
+def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    return [{name: line[name] for name in names if name in line} for line in read_metrics(folder)]
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (f"{step}-1x8-z0", f"{step}-{other}")
+        for step in ("sft", "reward")
+        for other in ("1x2x4-z2", "2x4-z1", "2x4-z2", "2x4-z3", "2x1x4-z2")
+    ]
+    + [
+        ("ppo-1x16-z00", f"ppo-{other}")
+        for other in ("1x4x4-z12", "1x16x4-z22", "2x8-z11", "2x8-z23", "2x8-z32", "2x8-z33", "2x2x4-z22")
+    ]
+    + [("wpr-1x16-z00", "wpr-2x8-z33")],
+)
+def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
+    names = COMPARED[left.split("-")[0]]
+    ours, theirs = columns(runs / left, names), columns(runs / right, names)
+    assert len(ours) == len(theirs) >= 5
+    for step, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
+        for name in mine.keys() & other.keys():
+            assert mine[name] == pytest.approx(other[name], rel=TOLERANCE, abs=2e-5), f"{name} at line {step}"
+
+
+@pytest.mark.parametrize("name", ["sft-2x4-z3", "sft-2x4-z2"])
+def test_language_models_saved_by_two_ranks_load_with_the_plain_library(name: str, runs: Path) -> None:
+    reference = AutoModelForCausalLM.from_pretrained(runs / "sft-1x8-z0")
+    again = AutoModelForCausalLM.from_pretrained(runs / name)
+    tokenizer = AutoTokenizer.from_pretrained(runs / name)
+    ids = tokenizer("red cat sees", return_tensors="pt").input_ids
+    with torch.no_grad():
+        torch.testing.assert_close(again(ids).logits, reference(ids).logits, atol=1e-3, rtol=1e-3)
+
+
+def test_actor_and_critic_saved_under_zero_3_equal_those_of_one_rank(runs: Path) -> None:
+    ids = torch.tensor([[5, 6, 7, 8]])
+    for role, loader in (("actor", AutoModelForCausalLM), ("critic", AutoModelForSequenceClassification)):
+        ours, theirs = (loader.from_pretrained(runs / run / role).eval() for run in ("ppo-1x16-z00", "ppo-2x8-z33"))
+        with torch.no_grad():
+            torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=2e-3, rtol=2e-3)
+        assert (runs / "ppo-2x8-z33" / "step-5" / role / "model.safetensors").is_file()
+
+
+def test_sampling_under_zero_3_trains_and_evaluates(runs: Path) -> None:
+    lines = read_metrics(runs / "sampled-z33")
+    assert [line["step"] for line in lines] == list(range(6))
+    assert all("eval_reward" in lines[step] for step in (0, 2, 4, 5))
+    # at the first step the policy is the reference
+    assert lines[1]["log_ratio"] == pytest.approx(0.0, abs=1e-6)
+    assert lines[1]["policy_change"] == pytest.approx(0.0, abs=1e-6)
+    assert lines[5]["usable_share"] > 0.5

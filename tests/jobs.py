@@ -1,0 +1,123 @@
+"""Whole training runs on toy models, as the entry points start them, several in one process."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
+from dschat.data.batches import PromptBatch
+from dschat.rlhf.reward_sources import RewardSource
+from dschat.runtime.checkpoint import export_model
+from tests.toy_models import make_causal_lm
+from tests.toy_tokenizers import make_tokenizer
+
+WORDS = "red blue green old new small big cat dog bird tree house runs eats sees likes the a and".split()
+ANSWER_TOKENS = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: a step and its command line."""
+
+    step: str
+    """sft, reward, ppo or wpr."""
+    arguments: list[str]
+    fixed_answers: bool = False
+    """PPO: answers are a function of the prompt, so that runs with other ranks or batches can be compared."""
+
+
+def run_job(job: Job, *, reward_source: RewardSource | None = None) -> list[dict[str, Any]]:
+    """Run a job on this rank and return the lines of its metrics.jsonl."""
+    # imported here: DeepSpeed takes seconds, and not every test needs it
+    from dschat.rlhf.training_loop import run_ppo
+    from dschat.supervised.reward import run_reward_training
+    from dschat.supervised.sft import run_sft
+
+    match job.step:
+        case "sft":
+            config = parse_sft_config(job.arguments)
+            run_sft(config)
+        case "reward":
+            config = parse_reward_config(job.arguments)
+            run_reward_training(config)
+        case _:
+            section = WassersteinConfig if job.step == "wpr" else DivergenceConfig
+            config = parse_ppo_config(job.arguments, regularizer=section)
+            sample = answer_by_prompt if job.fixed_answers else None
+            run_ppo(config, reward_source=reward_source, sample=sample)
+    return read_metrics(Path(str(config.output.output_dir)))
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def answer_by_prompt(prompts: PromptBatch) -> Tensor:
+    """Prompts [B, P] with answers of fixed width that depend on each row's own tokens alone, [B, P + R]."""
+    rows = []
+    for ids, mask in zip(prompts.input_ids, prompts.attention_mask, strict=True):
+        seed = int(ids[mask.bool()].sum())
+        generator = torch.Generator().manual_seed(seed)
+        row = torch.randint(5, 40, (ANSWER_TOKENS,), generator=generator)
+        row[seed % ANSWER_TOKENS :] = 2  # EOS, at once in every fifth answer
+        rows.append(row)
+    return torch.cat([prompts.input_ids, torch.stack(rows).to(prompts.input_ids.device)], dim=-1)
+
+
+def write_pairs(path: Path, *, rows: int = 120, seed: int = 0) -> Path:
+    """A jsonl file of prompts with a chosen and a rejected answer."""
+    random_words = random.Random(seed)
+    with path.open("w") as file:
+        for _ in range(rows):
+            prompt = " ".join(random_words.choices(WORDS, k=random_words.randint(3, 9)))
+            chosen, rejected = (" ".join(random_words.choices(WORDS, k=random_words.randint(1, 6))) for _ in range(2))
+            file.write(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}) + "\n")
+    return path
+
+
+def make_folders(folder: Path, *, family: str = "llama") -> dict[str, str]:
+    """Data, a language model and a reward model on disk; returns their paths."""
+    from dschat.models.reward_model import load_token_scorer
+
+    tokenizer = make_tokenizer()
+    export_model(make_causal_lm(family, vocab_size=len(tokenizer)), tokenizer, folder / "sft")
+    torch.manual_seed(0)
+    scorer = load_token_scorer(
+        str(folder / "sft"), fresh_head=True, tokenizer_length=len(tokenizer), dtype=torch.float32, dropout=None,
+        pad_token_id=tokenizer.pad_token_id, trust_remote_code=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        scorer.model.score.weight.normal_(std=0.2)
+    export_model(scorer.model, tokenizer, folder / "reward")
+    data = write_pairs(folder / "pairs.jsonl")
+    return {"data": str(data), "sft": str(folder / "sft"), "reward": str(folder / "reward")}
+
+
+def supervised_arguments(paths: dict[str, str], model: str, output: Path, extra: str = "") -> list[str]:
+    """Command line of step 1 or 2 on toy models; `extra` is appended and so wins."""
+    common = (
+        f"--data_path {paths['data']} --data_format local/jsonfile --model_name_or_path {paths[model]} "
+        f"--output_dir {output} --dtype fp32 --max_seq_len 64 --learning_rate 1e-2 --max_steps 5 "
+        f"--per_device_train_batch_size 8 --per_device_eval_batch_size 8 {extra}"
+    )
+    return common.split()
+
+
+def ppo_arguments(paths: dict[str, str], output: Path, extra: str = "") -> list[str]:
+    """Command line of step 3 on toy models; `extra` is appended and so wins."""
+    common = (
+        f"--data_path {paths['data']} --data_format local/jsonfile --actor_model_name_or_path {paths['sft']} "
+        f"--critic_model_name_or_path {paths['reward']} --output_dir {output} --dtype fp32 --max_prompt_seq_len 48 "
+        "--max_answer_seq_len 8 --actor_learning_rate 1e-3 --critic_learning_rate 1e-3 --max_steps 5 --save_steps 0 "
+        f"--per_device_generation_batch_size 8 --per_device_training_batch_size 8 {extra}"
+    )
+    return common.split()

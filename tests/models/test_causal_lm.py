@@ -1,0 +1,105 @@
+"""Forwards of actor and reference for every supported family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dschat.errors import UserError
+from dschat.models.causal_lm import (
+    check_context,
+    grow_embeddings,
+    load_causal_lm,
+    model_config,
+    position_ids,
+    positional_inputs,
+    response_logits,
+    token_log_probs,
+)
+from tests.toy_models import FAMILIES, make_causal_lm
+
+VOCABULARY = 47
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_left_padding_changes_no_response_logit(family: str) -> None:
+    model = make_causal_lm(family, vocab_size=VOCABULARY)
+    row = torch.randint(3, VOCABULARY, (1, 9), generator=torch.Generator().manual_seed(1))
+    padded = torch.cat([torch.zeros(1, 5, dtype=torch.long), row], dim=-1)
+    mask = torch.cat([torch.zeros(1, 5, dtype=torch.long), torch.ones_like(row)], dim=-1)
+    with torch.no_grad():
+        alone = response_logits(model, type(model), row, torch.ones_like(row), width=4)
+        among = response_logits(model, type(model), padded, mask, width=4)
+        full = model(input_ids=row).logits[:, 4:8]
+    torch.testing.assert_close(alone, full, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(alone, among, atol=1e-5, rtol=1e-5)
+    assert alone.shape == (1, 4, VOCABULARY)
+
+
+def test_token_log_probs_equal_log_softmax() -> None:
+    logits = 20 * torch.randn(3, 5, 31, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(0, 31, (3, 5), generator=torch.Generator().manual_seed(1))
+    expected = logits.double().log_softmax(-1).gather(-1, tokens[..., None]).squeeze(-1)
+    torch.testing.assert_close(token_log_probs(logits, tokens).double(), expected, atol=1e-5, rtol=1e-5)
+    flat = token_log_probs(logits.flatten(0, 1), tokens.flatten())
+    torch.testing.assert_close(flat, token_log_probs(logits, tokens).flatten())
+
+
+def test_token_log_probs_of_half_precision_logits_are_float32() -> None:
+    logits = torch.randn(4, 31, dtype=torch.bfloat16)
+    result = token_log_probs(logits, torch.zeros(4, dtype=torch.long))
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result, logits.float().log_softmax(-1)[:, 0], atol=1e-5, rtol=1e-5)
+
+
+def test_position_ids_count_real_tokens() -> None:
+    mask = torch.tensor([[0, 0, 1, 1, 1], [1, 1, 0, 0, 0]])
+    assert position_ids(mask).tolist() == [[0, 0, 0, 1, 2], [0, 1, 1, 1, 1]]
+
+
+def test_positional_inputs_follow_the_architecture() -> None:
+    mask = torch.ones(1, 3, dtype=torch.long)
+    with_positions = positional_inputs(type(make_causal_lm("gpt2", vocab_size=VOCABULARY)), mask)
+    assert set(with_positions) == {"attention_mask", "position_ids"}
+
+    class WithoutPositions(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            return input_ids
+
+    assert set(positional_inputs(WithoutPositions, mask)) == {"attention_mask"}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_grow_and_never_shrink(family: str) -> None:
+    model = make_causal_lm(family, vocab_size=VOCABULARY)
+    before = model.get_input_embeddings().weight.detach().clone()
+    grow_embeddings(model, VOCABULARY - 10)
+    assert torch.equal(model.get_input_embeddings().weight, before)
+    grow_embeddings(model, VOCABULARY + 3)
+    after = model.get_input_embeddings().weight
+    assert after.shape[0] == 56  # the next multiple of 8
+    assert torch.equal(after[:VOCABULARY], before)
+
+
+def test_dropout_overrides_every_rate_and_keeps_them_by_default(tmp_path: Path) -> None:
+    make_causal_lm("gpt2", vocab_size=VOCABULARY).save_pretrained(tmp_path)
+    assert model_config(str(tmp_path), dropout=None, trust_remote_code=False).resid_pdrop == 0.1
+    config = model_config(str(tmp_path), dropout=0.0, trust_remote_code=False)
+    assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.0, 0.0, 0.0)
+
+
+def test_loading_a_folder_without_weights_says_so(tmp_path: Path) -> None:
+    make_causal_lm("llama", vocab_size=VOCABULARY).config.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
+        load_causal_lm(
+            str(tmp_path), tokenizer_length=VOCABULARY, dtype=torch.float32, dropout=None, trust_remote_code=False
+        )
+
+
+def test_rows_longer_than_the_positions_are_refused() -> None:
+    config = make_causal_lm("llama", vocab_size=VOCABULARY, positions=64).config
+    check_context(config, 64, "--max_seq_len")
+    with pytest.raises(UserError, match="--max_seq_len make rows of 65 tokens, but the model has 64"):
+        check_context(config, 65, "--max_seq_len")

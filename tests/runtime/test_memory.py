@@ -1,0 +1,33 @@
+"""Memory estimates."""
+
+from __future__ import annotations
+
+import pytest
+
+from dschat.runtime.deepspeed_config import Placement
+from dschat.runtime.memory import count_parameters, estimate
+from tests.toy_models import FAMILIES, make_causal_lm, make_config
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_parameters_are_counted_without_loading(family: str) -> None:
+    model = make_causal_lm(family, vocab_size=47)
+    assert count_parameters(make_config(family, vocab_size=47)) == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize(
+    ("stage", "offload", "bytes_per_weight"),
+    [(0, False, 2 + 2 + 12), (1, False, 2 + 2 + 3), (2, False, 2 + 0.5 + 3), (3, False, 0.5 + 0.5 + 3),
+     (2, True, 2 + 0.5), (3, True, 0.5)],
+)  # fmt: skip
+def test_training_in_bf16_on_four_devices_takes_the_published_bytes(
+    stage: int, offload: bool, bytes_per_weight: float
+) -> None:
+    memory = estimate("actor", 1000, Placement(stage, "bf16", offload), trained=True, world_size=4)
+    assert memory.total == pytest.approx(1000 * bytes_per_weight)
+
+
+def test_a_frozen_model_has_weights_alone() -> None:
+    memory = estimate("reference", 10**9, Placement(0, "bf16", offload=False), trained=False, world_size=4)
+    assert (memory.total, memory.optimizer) == (2e9, 0.0)
+    assert "reference: 1,000.0 M parameters, 1.86 GiB per device" in str(memory)
