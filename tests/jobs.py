@@ -73,7 +73,7 @@ def answer_by_prompt(prompts: PromptBatch) -> Tensor:
     return torch.cat([prompts.input_ids, torch.stack(rows).to(prompts.input_ids.device)], dim=-1)
 
 
-def write_pairs(path: Path, *, rows: int = 120, seed: int = 0) -> Path:
+def write_pairs(path: Path, *, rows: int = 160, seed: int = 0) -> Path:
     """A jsonl file of prompts with a chosen and a rejected answer."""
     random_words = random.Random(seed)
     with path.open("w") as file:
@@ -106,7 +106,7 @@ def supervised_arguments(paths: dict[str, str], model: str, output: Path, extra:
     """Command line of step 1 or 2 on toy models; `extra` is appended and so wins."""
     common = (
         f"--data_path {paths['data']} --data_format local/jsonfile --model_name_or_path {paths[model]} "
-        f"--output_dir {output} --dtype fp32 --max_seq_len 64 --learning_rate 1e-2 --max_steps 5 "
+        f"--output_dir {output} --dtype fp32 --max_seq_len 64 --learning_rate 1e-2 --max_steps 5 --num_train_epochs 2 "
         f"--per_device_train_batch_size 8 --per_device_eval_batch_size 8 {extra}"
     )
     return common.split()
@@ -117,7 +117,7 @@ def ppo_arguments(paths: dict[str, str], output: Path, extra: str = "") -> list[
     common = (
         f"--data_path {paths['data']} --data_format local/jsonfile --actor_model_name_or_path {paths['sft']} "
         f"--critic_model_name_or_path {paths['reward']} --output_dir {output} --dtype fp32 --max_prompt_seq_len 48 "
-        "--max_answer_seq_len 8 --actor_learning_rate 1e-3 --critic_learning_rate 1e-3 --max_steps 5 --save_steps 0 "
+        "--max_answer_seq_len 8 --actor_learning_rate 1e-3 --critic_learning_rate 1e-3 --max_steps 5 --num_train_epochs 2 --save_steps 0 "
         f"--per_device_generation_batch_size 8 --per_device_training_batch_size 8 {extra}"
     )
     return common.split()

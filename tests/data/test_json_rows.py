@@ -13,7 +13,9 @@ GOOD = '{"prompt": "p", "chosen": "c"}\n'
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
 def test_lines_with_mark_blanks_and_carriage_returns_are_read(tmp_path, name):
     path = tmp_path / name
-    path.write_bytes(b"\xef\xbb\xbf" + b'{"prompt": "one"}\r\n\r\n \n{"prompt": "two\xe2\x80\xa8lines \\u0000 \xf0\x9f\x99\x82"}')
+    path.write_bytes(
+        b"\xef\xbb\xbf" + b'{"prompt": "one"}\r\n\r\n \n{"prompt": "two\xe2\x80\xa8lines \\u0000 \xf0\x9f\x99\x82"}'
+    )
     rows = read_json_rows(path, text_columns=("prompt",))
     assert rows == [{"prompt": "one"}, {"prompt": "two\u2028lines \0 \U0001f642"}]
 
@@ -44,7 +46,7 @@ FAULTS = {
     "number": (GOOD + '{"prompt": 3, "chosen": "c"}\n', 2, "field 'prompt' is a number"),
     "missing": (GOOD + '{"prompt": "p"}\n', 2, "field 'chosen' is missing"),
     "lone surrogate": (GOOD + '{"prompt": "p", "chosen": "\\ud83d"}\n', 2, "field 'chosen' holds half of a surrogate"),
-    "surrogate in a name": ('{"prompt\\udc00": "p"}\n', 1, "half of a surrogate"),
+    "surrogate in a name": ('{"prompt\\udc00": "p"}\n', 1, "field 'prompt\\udc00' holds half of a surrogate"),
     "endless number": (GOOD + '{"prompt": ' + "9" * 5_000 + "}\n", 2, "not usable JSON"),
     "endless brackets": (GOOD + "[" * 100_000 + "\n", 2, "not usable JSON"),
 }
@@ -74,7 +76,7 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
     ("content", "line", "what"),
     [
         ('[\n{"prompt": "a"},\n{"prompt": }\n]', 3, "not JSON"),
-        ('[\n{"prompt": "a"}\n{"prompt": "b"}\n]', 3, "does not go on"),
+        ('[\n{"prompt": "a"}\n{"prompt": "b"}\n]', 3, "the list does not go on"),
         ('[\n{"prompt": "a"},\n\n7]', 4, "a number instead of an object"),
         ('[\n{"prompt": "a"},\n{"prompt": null}]', 3, "field 'prompt' is null"),
         ('[{"prompt": "a"}]\n{"prompt": "b"}', 1, "text after the end"),
