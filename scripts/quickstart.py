@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
+from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.text import Text
 
@@ -239,7 +240,10 @@ def _live_line(console: Console, title: str) -> Iterator[Callable[[str], None]]:
     newest = ""
 
     def cut(line: str) -> Text:
-        return Text(line, overflow="ellipsis", no_wrap=True)
+        # room for the spinner; a wrapped line would flicker
+        text = Text(line)
+        text.truncate(max(console.width - 4, 1), overflow="ellipsis")
+        return text
 
     with console.status("starting") as status:
 
@@ -324,7 +328,9 @@ def report(preset: Preset, options: Options, console: Console, *, seconds: Mappi
 
 def set_up_logging(console: Console) -> None:
     """Our own messages on the screen; the libraries' own bars and notes are for other callers."""
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    handler = RichHandler(
+        console=console, show_time=False, show_level=False, show_path=False, highlighter=NullHighlighter()
+    )
     logging.basicConfig(level=logging.WARNING, format="  %(message)s", handlers=[handler])
     logging.getLogger("dschat").setLevel(logging.INFO)
     # it sets its own level on import, which a filter outlives
@@ -362,9 +368,9 @@ def main() -> None:
     """Read the command line, run, and turn failures into an exit status."""
     options = parse_options()
     signal.signal(signal.SIGTERM, _stop)
-    console = Console()
+    console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(width=max(console.width, NARROWEST_USEFUL))
+        console = Console(width=max(console.width, NARROWEST_USEFUL), highlight=False)
     # imported late, after the options were checked
     from dschat.errors import run_guarded
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -119,9 +120,10 @@ def test_ranks_together_take_each_global_batch_in_order(num_rows, global_batch, 
         slices = [
             rank_rows(order, step=step, global_batch=global_batch, rank=rank, world=world) for rank in range(world)
         ]
-        assert sum(slices, []) == order[step * global_batch : (step + 1) * global_batch].tolist()
+        together = list(chain.from_iterable(slices))
+        assert together == order[step * global_batch : (step + 1) * global_batch].tolist()
         assert max(map(len, slices)) - min(map(len, slices)) <= 1
-        taken += sum(slices, [])
+        taken += together
     assert taken == order.tolist()
 
 
@@ -129,4 +131,4 @@ def test_short_last_batch_leaves_a_rank_without_rows():
     order = np.arange(9)
     last = [rank_rows(order, step=2, global_batch=4, rank=rank, world=4) for rank in range(4)]
     assert sorted(map(len, last)) == [0, 0, 0, 1]
-    assert sum(last, []) == [8]
+    assert list(chain.from_iterable(last)) == [8]

@@ -70,7 +70,7 @@ def test_nothing_leaks_from_train_to_evaluation(built):
 
 
 def test_documented_objects_are_found_without_importing_them(built):
-    raw, splits, _ = built
+    _, splits, _ = built
     rows = [row for split in (splits.train, splits.evaluation) for row in split]
     titles = {row["info"]["title"] for row in rows}
     assert {"json.decoder", "shutil", "logging"} <= titles

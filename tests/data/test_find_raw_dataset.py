@@ -157,7 +157,7 @@ def test_columns_tell_the_dataset(tmp_path, name, suffix):
 @pytest.mark.parametrize("name", ["Cohere/miracl-zh-queries-22-12", "mkqa-Japanese"])
 def test_columns_of_two_datasets_ask_for_the_format(tmp_path, name):
     path = write_jsonl(tmp_path / "rows.jsonl", [CASES[name][0]] * 3)
-    with pytest.raises(UserError, match="fit several datasets .*say which with --data_format") as caught:
+    with pytest.raises(UserError, match=r"fit several datasets .*say which with --data_format") as caught:
         find(path, tmp_path)
     assert name in str(caught.value)
 
@@ -256,5 +256,5 @@ def test_broken_saved_folder_is_named(tmp_path):
 
 def test_rows_of_different_kinds_name_the_column(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "p", "extra": 1}, {"prompt": "q", "extra": "two"}])
-    with pytest.raises(UserError, match="column 'extra' of .*does not hold the same kind of value"):
+    with pytest.raises(UserError, match=r"column 'extra' of .*does not hold the same kind of value"):
         find(path, tmp_path).load()

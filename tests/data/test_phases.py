@@ -4,6 +4,7 @@ import json
 import logging
 import multiprocessing
 from dataclasses import replace
+from itertools import chain
 
 import pytest
 
@@ -58,9 +59,9 @@ def test_steps_share_no_row_and_leave_none_out(folder, tmp_path):
         seen.append([question(text) for text in texts(data.train, column)])
         seen_evaluation.append([question(text) for text in texts(data.evaluation, column)])
     assert [len(rows) for rows in seen] == [20, 40, 40]
-    assert sorted(sum(seen, [])) == list(range(100))
+    assert sorted(chain.from_iterable(seen)) == list(range(100))
     assert [len(rows) for rows in seen_evaluation] == [4, 8, 8]
-    assert sorted(sum(seen_evaluation, [])) == list(range(500, 520))
+    assert sorted(chain.from_iterable(seen_evaluation)) == list(range(500, 520))
 
 
 def test_items_hold_what_the_step_needs(folder, tmp_path):
@@ -268,7 +269,7 @@ def test_one_prompt_that_fits_is_enough(tmp_path):
     ("phase", "max_length", "flag"), [("sft", 10, "--max_seq_len"), ("reward", 10, "--max_seq_len")]
 )
 def test_data_of_which_nothing_is_left_is_an_error(folder, tmp_path, phase, max_length, flag):
-    with pytest.raises(UserError, match="no training row of .* is usable for") as caught:
+    with pytest.raises(UserError, match=r"no training row of .* is usable for") as caught:
         build(data_source(folder, cache_dir=tmp_path / "cache"), phase, max_length=max_length)
     assert f"too long to shorten); mend the data or raise {flag} (now 10)" in str(caught.value)
     assert not list((tmp_path / "cache").glob("*"))
@@ -276,13 +277,13 @@ def test_data_of_which_nothing_is_left_is_an_error(folder, tmp_path, phase, max_
 
 def test_dataset_without_pairs_cannot_train_a_reward_model(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": f"p{number}", "label": "a"} for number in range(20)])
-    with pytest.raises(UserError, match="no training row of .* is usable for reward: .*without a response"):
+    with pytest.raises(UserError, match=r"no training row of .* is usable for reward: .*without a response"):
         build(data_source(path, cache_dir=tmp_path / "cache"), "reward")
 
 
 def test_split_that_leaves_a_step_nothing_is_an_error(folder, tmp_path):
     source = data_source(folder, cache_dir=tmp_path / "cache", data_split="10,0,0")
-    with pytest.raises(UserError, match='--data_split "10,0,0" leaves no row of .* for reward'):
+    with pytest.raises(UserError, match=r'--data_split "10,0,0" leaves no row of .* for reward'):
         build(source, "reward")
 
 

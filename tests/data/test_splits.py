@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dschat.data.splits import grouped_parts, parse_proportions, permutation_parts, phase_indices
@@ -18,7 +18,7 @@ def published_parts(num_rows, weights, seed):
     total = float(sum(weights))
     boundaries = [0]
     for weight in weights:
-        boundaries.append(boundaries[-1] + int(round(weight / total * float(num_rows))))
+        boundaries.append(boundaries[-1] + round(weight / total * float(num_rows)))
     surplus = boundaries[-1] - num_rows
     boundaries = [0] + [boundary - surplus for boundary in boundaries[1:]]
     order = np.arange(num_rows, dtype=np.uint32)
@@ -40,6 +40,8 @@ def test_split_equals_the_published_loop(num_rows, weights):
 
 
 @given(st.integers(0, 200), proportions, st.integers(0, 2**31))
+@example(5, [0, 5, 5], 0)  # rounding loses a row, and part 0 must not get it
+@example(3, [1, 1, 1, 1, 1], 0)  # rounding adds two rows, and part 1 would begin before 0
 @settings(deadline=None, max_examples=150)
 def test_parts_are_a_partition_and_a_zero_proportion_is_empty(num_rows, weights, seed):
     parts = permutation_parts(num_rows, weights, seed)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dschat.data.tokenise import Sample, TextEncoder, end_of_conversation_id
+from dschat.data.tokenise import Sample, TextEncoder, _tokenizer_key, end_of_conversation_id
 from dschat.errors import UserError
 from tests.toy_tokenizers import make_tokenizer
 
@@ -189,10 +189,10 @@ def test_end_is_eos_unless_told_otherwise():
 
 def test_end_of_several_tokens_or_of_none_is_refused():
     tokenizer = make_tokenizer()
-    with pytest.raises(UserError, match='"<stop now>" is .* tokens .* such as <eos>'):
+    with pytest.raises(UserError, match=r'"<stop now>" is .* tokens .* such as <eos>'):
         end_of_conversation_id(tokenizer, "<stop now>")
     tokenizer.eos_token = None
-    with pytest.raises(UserError, match="has no end-of-sequence token.*--end_of_conversation_token"):
+    with pytest.raises(UserError, match=r"has no end-of-sequence token.*--end_of_conversation_token"):
         end_of_conversation_id(tokenizer, None)
 
 
@@ -201,9 +201,6 @@ def test_fingerprint_follows_what_decides_ids_and_nothing_else():
         return TextEncoder.create(tokenizer, end_of_conversation=end, max_length=max_length).fingerprint()
 
     base = key(make_tokenizer())
-    used = make_tokenizer()
-    used(["a", "a b c"], padding=True, truncation=True, max_length=2)
-    assert key(used) == base
     others = [
         key(make_tokenizer(bos=False)),
         key(make_tokenizer(vocab_size=290)),
@@ -211,3 +208,11 @@ def test_fingerprint_follows_what_decides_ids_and_nothing_else():
         key(make_tokenizer(), max_length=11),
     ]
     assert all(other != base for other in others)
+
+
+def test_tokenizer_key_forgets_the_padding_and_truncation_of_earlier_calls():
+    used = make_tokenizer()
+    used.backend_tokenizer.enable_padding(length=9)
+    used.backend_tokenizer.enable_truncation(2)
+    assert _tokenizer_key(used) == _tokenizer_key(make_tokenizer())
+    assert used.backend_tokenizer.to_str() != make_tokenizer().backend_tokenizer.to_str()

@@ -128,8 +128,8 @@ class DataReport:
         beside = "" if self.phase == "ppo" else " with their responses"
         if self.train.shortened_prompts or self.evaluation.shortened_prompts:
             parts.append(
-                f"prompts cut at the front to fit {self.max_length:,} tokens{beside}: {self.train.shortened_prompts:,} and "
-                f"{self.evaluation.shortened_prompts:,}, the longest had "
+                f"prompts cut at the front to fit {self.max_length:,} tokens{beside}: "
+                f"{self.train.shortened_prompts:,} and {self.evaluation.shortened_prompts:,}, the longest had "
                 f"{max(self.train.longest_prompt, self.evaluation.longest_prompt):,} tokens"
             )
         if self.train.repeated_prompts:
@@ -165,7 +165,7 @@ def build_phase(source: DataSource, *, phase: Phase, tokenizer: PreTrainedTokeni
         UserError: data that is missing, malformed, lacks a column, or of which nothing is left; in PPO also when no
             prompt fits uncut.
     """
-    proportions = parse_proportions(source.data_split, phase=phase)
+    parse_proportions(source.data_split, phase=phase)  # before anything is read
     encoder = TextEncoder.create(tokenizer, end_of_conversation=source.end_of_conversation, max_length=max_length)
     parts = _raw_parts(source, phase)
     key = content_key(
@@ -173,7 +173,6 @@ def build_phase(source: DataSource, *, phase: Phase, tokenizer: PreTrainedTokeni
             "code": code_key(),
             "phase": phase,
             "rows": [[raw.fingerprint(), split] for raw, split in parts],
-            "proportions": list(proportions),
             "split_by": source.split_by,
             "seed": source.seed,
             "encoder": encoder.fingerprint(),

@@ -95,7 +95,8 @@ def solve_capped(
     temperatures = _epsilon_schedule(epsilon, far_cost=far_cost, max_rounds=max_iter // 2)
     if temperatures:
         scaled = _scaled_start(cost, marginals, temperatures) / epsilon
-        better = _semi_dual(exponent, scaled, marginals) > _semi_dual(exponent, start, marginals)
+        # The margin keeps the exact answer at p = q, where nothing beats the symmetric start by more than rounding.
+        better = _semi_dual(exponent, scaled, marginals) > _semi_dual(exponent, start, marginals) + RESOLUTION
         start = torch.where(better[:, None], scaled, start)
     psi, error, rounds = _iterate(exponent, start, marginals, max_rounds=max_iter - len(temperatures), tol=tol)
     phi = log_policy - torch.logsumexp(psi[:, None, :] - exponent, dim=2)

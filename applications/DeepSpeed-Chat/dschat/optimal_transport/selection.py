@@ -19,7 +19,7 @@ class TopTokens(NamedTuple):
 
     Attributes:
         ids: [N, k] int64, the tokens with the largest logits, in no particular order.
-        log_normalizer: [N] float32, log of the sum of exp(logits).
+        log_normalizer: [N] float64, log of the sum of exp(logits); the terms are float32.
         is_finite: [N] bool, False where a logit is NaN or inf.
     """
 
@@ -37,7 +37,7 @@ def top_tokens(logits: Tensor, top_k: int) -> TopTokens:
     """
     count, vocab_size = logits.shape
     ids = torch.empty(count, top_k, dtype=torch.int64, device=logits.device)
-    log_normalizer = torch.empty(count, dtype=torch.float32, device=logits.device)
+    log_normalizer = torch.empty(count, dtype=torch.float64, device=logits.device)
     is_finite = torch.empty(count, dtype=torch.bool, device=logits.device)
     rows_per_block = max(1, _BLOCK_ELEMENTS // vocab_size)
     scratch = torch.empty(min(rows_per_block, count), vocab_size, dtype=torch.float32, device=logits.device)
@@ -48,7 +48,7 @@ def top_tokens(logits: Tensor, top_k: int) -> TopTokens:
         largest = rows.gather(1, ids[block]).amax(dim=1, keepdim=True)
         is_finite[block] = rows.sum(dim=1).isfinite()
         shifted = torch.sub(rows, largest, out=scratch[: len(rows)])
-        log_normalizer[block] = shifted.exp_().sum(dim=1).log_().add_(largest[:, 0])
+        log_normalizer[block] = shifted.exp_().sum(dim=1).double().log_() + largest[:, 0].double()
     return TopTokens(ids, log_normalizer, is_finite)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor
 
 FLOOR = 1e-16  # the published guard in both denominators and in the final logarithm
 
+_TINY = 1e-300
+
 
 class Scaling(NamedTuple):
     """Where the floored iteration stands after its last round; the plan is `row[:, :, None] * K * column[:, None]`.
@@ -92,7 +94,8 @@ def symmetric_scaling(kernel: Tensor, masses: Tensor, *, rounds: int) -> Tensor:
     """
     scaling = masses.sqrt()
     for _ in range(rounds):
-        scaling = (scaling * masses / torch.bmm(kernel, scaling)).sqrt_()
+        reached = torch.bmm(kernel, scaling).clamp_(min=_TINY)  # 0 only where there is no mass to scale
+        scaling = (scaling * masses / reached).sqrt_()
     return scaling.log_()
 
 

@@ -14,8 +14,8 @@ from dschat.optimal_transport.selection import top_tokens
 
 SupportKind = Literal["position", "batch"]
 
-# exp(-600) is far below anything float32 logits can tell apart and still leaves float64 room for products.
-_LOG_MASS_FLOOR = -600.0
+# exp(-300) is far below what a sampled token can have, and its square still fits into float64.
+_LOG_MASS_FLOOR = -300.0
 
 
 class Support(NamedTuple):
@@ -60,22 +60,26 @@ def build_support(
     is_bin = torch.ones(len(ids), ids.shape[1] + 1, dtype=torch.bool, device=ids.device)
     is_bin[:, 1:-1] = ids[:, 1:] != ids[:, :-1]
     is_bin = is_bin.expand(len(tokens), -1)
+    has_tail = max(top_k, ids.shape[1] if kind == "batch" else 0) < policy_logits.shape[1]
     return Support(
         ids=ids,
         is_bin=is_bin,
-        policy=_log_masses(policy_logits, policy.log_normalizer, ids, is_bin),
-        reference=_log_masses(reference_logits, reference.log_normalizer, ids, is_bin),
+        policy=_log_masses(policy_logits, policy.log_normalizer, ids, is_bin, has_tail=has_tail),
+        reference=_log_masses(reference_logits, reference.log_normalizer, ids, is_bin, has_tail=has_tail),
         token_bin=torch.searchsorted(ids.expand(len(tokens), -1).contiguous(), tokens[:, None])[:, 0],
     )
 
 
-def _log_masses(logits: Tensor, log_normalizer: Tensor, ids: Tensor, is_bin: Tensor) -> Tensor:
-    """Log-probabilities of the support tokens and of the tail, [N, S + 1] float64."""
+def _log_masses(
+    logits: Tensor, log_normalizer: Tensor, ids: Tensor, is_bin: Tensor, *, has_tail: bool
+) -> Tensor:
+    """Log-probabilities of the support tokens and of the tail, [N, S + 1] float64, without rounding in the sum."""
     chosen = logits.gather(1, ids) if len(ids) == len(logits) else logits[:, ids[0]]
-    log_mass = (chosen.double() - log_normalizer[:, None].double()).clamp_(min=_LOG_MASS_FLOOR)
+    log_mass = (chosen.double() - log_normalizer[:, None]).clamp_(min=_LOG_MASS_FLOOR)
     log_mass = log_mass.masked_fill_(~is_bin[:, :-1], -torch.inf)
-    tail = (1.0 - log_mass.exp().sum(dim=1, keepdim=True)).clamp_(min=0.0)
-    return torch.cat([log_mass, tail.log_()], dim=1)
+    total = log_mass.exp().sum(dim=1, keepdim=True)
+    tail = (1.0 - total).clamp_(min=0.0) * has_tail
+    return torch.cat([log_mass, tail.log()], dim=1) - (total + tail).log()
 
 
 def _raise_for_first_bad_position(

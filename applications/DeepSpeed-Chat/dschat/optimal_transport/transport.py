@@ -168,5 +168,7 @@ def _shared_kernel(ids: Tensor, geometry: TokenGeometry, epsilon: float) -> tupl
     indices.append(torch.full((2, 1), count, device=ids.device))
     values.append(torch.ones(1, dtype=torch.float64, device=ids.device))
     size = (count + 1, count + 1)
-    kernel = torch.sparse_coo_tensor(torch.cat(indices, dim=1), torch.cat(values), size, is_coalesced=True)
+    kernel = torch.sparse_coo_tensor(
+        torch.cat(indices, dim=1), torch.cat(values), size, is_coalesced=True, check_invariants=False
+    )
     return kernel, torch.tensor(neighbors, dtype=torch.float32, device=ids.device)
