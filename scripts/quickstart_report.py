@@ -36,7 +36,7 @@ class PPOSummary:
     """Mean score of the sampled answers."""
     reward_last: float
     reward_first_std: float
-    """Sample standard deviation of the steps' mean rewards within the first fifth; the yardstick of the gain."""
+    """Standard deviation of the answers' scores within a step, mean over the first fifth; the yardstick of the gain."""
     penalty_last: float
     """Mean penalty per token, before the coefficient: nats for KL, embedding distance for Wasserstein."""
     seconds_per_step: float
@@ -112,7 +112,7 @@ def summarize_ppo(records: Records) -> PPOSummary:
     return PPOSummary(
         reward_first=statistics.fmean(first),
         reward_last=statistics.fmean(last),
-        reward_first_std=statistics.stdev(first) if len(first) > 1 else 0.0,
+        reward_first_std=statistics.fmean(first_and_last_fifth(column(records, "reward_std")[1])[0]),
         penalty_last=statistics.fmean(first_and_last_fifth(column(records, "penalty")[1])[1]),
         seconds_per_step=statistics.median(column(records, "step_seconds")[1]),
         eval_reward_before=held_out[0],

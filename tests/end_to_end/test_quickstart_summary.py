@@ -47,7 +47,7 @@ def ppo_records(steps: int, *, gain: float, penalty: float) -> Records:
     for i in range(steps):
         lines.append(
             {
-                "step": i + 1, "reward": gain * i, "penalty": penalty * i, "actor_loss": math.sin(i),
+                "step": i + 1, "reward": gain * i, "reward_std": 0.5 + i, "penalty": penalty * i, "actor_loss": math.sin(i),
                 "critic_loss": 1 / (i + 1), "response_length": 20.0 - i / 3, "step_seconds": 1.0 + i % 2,
             }
         )  # fmt: skip
@@ -70,11 +70,11 @@ def test_summary_has_the_numbers_of_the_metrics(summary: Summary) -> None:
     assert document["reward"] == {"eval_accuracy": 0.8125}
     assert document["versions"] == {"torch": "1.2"}
     assert document["seconds"] == {"sft": 12.3}
-    # 15 steps: the first three have rewards 0, .1, .2, the last three 1.2, 1.3, 1.4
+    # 15 steps: the first three have rewards 0, .1, .2 and deviations .5, 1.5, 2.5, the last three 1.2, 1.3, 1.4
     kl = document["ppo"]["kl"]
     assert kl == pytest.approx(
         {
-            "reward_first": 0.1, "reward_last": 1.3, "reward_first_std": 0.1, "penalty_last": 0.13,
+            "reward_first": 0.1, "reward_last": 1.3, "reward_first_std": 1.5, "penalty_last": 0.13,
             "seconds_per_step": 1.0, "eval_reward_before": -0.5, "eval_reward_after": 1.25,
         }
     )  # fmt: skip
@@ -109,7 +109,7 @@ def test_steps_whose_reward_is_null_do_not_count() -> None:
 
 def test_missing_metric_is_named() -> None:
     with pytest.raises(UserError, match="'penalty'"):
-        summarize_ppo([{"step": 1, "reward": 1.0, "eval_reward": 1.0}])
+        summarize_ppo([{"step": 1, "reward": 1.0, "reward_std": 1.0, "eval_reward": 1.0}])
 
 
 def test_missing_file_is_named_and_blank_lines_are_skipped(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_table_shows_both_runs_and_the_change(summary: Summary) -> None:
 
     for part in ("7.500", "3.000", "-60%", "0.812", "PPO, KL", "PPO, Wasserstein"):
         assert part in text
-    assert "+1.200 (+12.0 standard deviations)" in text
+    assert "+1.200 (+0.8 standard deviations)" in text
     assert "nats per token" in text
     assert "embedding distance per token" in text
 

@@ -15,9 +15,7 @@ from tests.oracles import dense_transport, published_scheme
 def dense_costs(problem: Problem, geometry: TokenGeometry, num_neighbors: int) -> np.ndarray:
     """Capped [V, V] costs from an explicit list of kept pairs."""
     costs = published_scheme.pairwise_costs(problem.embeddings.numpy(), geometry.metric)
-    return dense_transport.capped_costs(
-        costs, published_scheme.kept_pairs(costs, num_neighbors), geometry.far_cost
-    )
+    return dense_transport.capped_costs(costs, published_scheme.kept_pairs(costs, num_neighbors), geometry.far_cost)
 
 
 def policies(problem: Problem, position: int) -> tuple[np.ndarray, np.ndarray]:
@@ -60,8 +58,10 @@ def test_mean_potential_under_the_policy_is_the_distance() -> None:
     vocab_size = 29
     one = random_problem(seed=3, positions=1, vocab_size=vocab_size, clusters=7)
     problem = Problem(  # the same position once for every token it could have sampled
-        one.policy_logits.expand(vocab_size, -1), one.reference_logits.expand(vocab_size, -1),
-        torch.arange(vocab_size), one.embeddings,
+        one.policy_logits.expand(vocab_size, -1),
+        one.reference_logits.expand(vocab_size, -1),
+        torch.arange(vocab_size),
+        one.embeddings,
     )
     geometry = TokenGeometry.from_embeddings(problem.embeddings, num_neighbors=5)
     for debias in (False, True):
@@ -81,14 +81,18 @@ def test_potential_is_the_gradient_of_the_distance() -> None:
     phi, _, _ = dense_transport.converged_sinkhorn(p, q, costs, epsilon=0.2)
     direction = np.zeros(23)
     direction[[2, 5]] = 1e-5, -1e-5
-    values = [
-        dense_transport.converged_sinkhorn(p + sign * direction, q, costs, epsilon=0.2)[2] for sign in (1, -1)
-    ]
+    values = [dense_transport.converged_sinkhorn(p + sign * direction, q, costs, epsilon=0.2)[2] for sign in (1, -1)]
     assert (values[0] - values[1]) / 2e-5 == pytest.approx(phi[2] - phi[5], rel=1e-4)
     tokens = torch.tensor([2, 5])
     result = token_potentials(
-        problem.policy_logits.expand(2, -1), problem.reference_logits.expand(2, -1), tokens, geometry,
-        top_k=23, epsilon=0.2, max_iter=30, transport="capped",
+        problem.policy_logits.expand(2, -1),
+        problem.reference_logits.expand(2, -1),
+        tokens,
+        geometry,
+        top_k=23,
+        epsilon=0.2,
+        max_iter=30,
+        transport="capped",
     )
     difference = result.potential[0] - result.potential[1]
     assert difference.item() == pytest.approx(phi[2] - phi[5], abs=1e-5)
@@ -116,8 +120,16 @@ def test_debiased_is_zero_at_equal_policies(max_iter: int, epsilon: float, suppo
     problem = random_problem(seed=6, positions=9, clusters=13, uniform_tokens=True)
     geometry = TokenGeometry.from_embeddings(problem.embeddings, num_neighbors=9)
     result = token_potentials(
-        problem.reference_logits, problem.reference_logits, problem.tokens, geometry,
-        top_k=9, epsilon=epsilon, max_iter=max_iter, transport="capped", debias=True, support=support,
+        problem.reference_logits,
+        problem.reference_logits,
+        problem.tokens,
+        geometry,
+        top_k=9,
+        epsilon=epsilon,
+        max_iter=max_iter,
+        transport="capped",
+        debias=True,
+        support=support,
     )
     assert result.potential.abs().max() < 1e-6
     assert result.distance.abs().max() < 1e-6
@@ -177,8 +189,15 @@ def test_moving_mass_to_a_close_token_costs_less() -> None:
     reference = torch.tensor([0.94, 0.02, 0.02, 0.02]).log().expand(3, -1)
     moved = torch.tensor([[0.02, 0.94, 0.02, 0.02], [0.02, 0.02, 0.94, 0.02], [0.02, 0.02, 0.02, 0.94]]).log()
     result = token_potentials(
-        moved, reference, torch.tensor([kitten, dog, table]), geometry,
-        top_k=4, epsilon=0.05, max_iter=50, transport="capped", debias=True,
+        moved,
+        reference,
+        torch.tensor([kitten, dog, table]),
+        geometry,
+        top_k=4,
+        epsilon=0.05,
+        max_iter=50,
+        transport="capped",
+        debias=True,
     )
     near, middle, far = result.distance.tolist()
     assert 0 < near < middle < far

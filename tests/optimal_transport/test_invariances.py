@@ -106,9 +106,7 @@ def test_half_precision_logits_are_widened_once(
     half = problem._replace(
         policy_logits=problem.policy_logits.to(dtype), reference_logits=problem.reference_logits.to(dtype)
     )
-    wide = half._replace(
-        policy_logits=half.policy_logits.float(), reference_logits=half.reference_logits.float()
-    )
+    wide = half._replace(policy_logits=half.policy_logits.float(), reference_logits=half.reference_logits.float())
     found, expected = solve(half, **settings), solve(wide, **settings)
     assert found.potential.dtype == torch.float32
     assert_same(found, expected, atol=0)

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from dschat.optimal_transport.selection import largest_columns, top_tokens
 
 
-@given(
-    columns=st.integers(1, 3000), rows=st.integers(1, 5), share=st.floats(0.0, 1.0), seed=st.integers(0, 2**16)
-)
+@given(columns=st.integers(1, 3000), rows=st.integers(1, 5), share=st.floats(0.0, 1.0), seed=st.integers(0, 2**16))
 @settings(max_examples=60, deadline=None)
 def test_largest_columns_are_those_of_a_full_top_k(columns: int, rows: int, share: float, seed: int) -> None:
     count = max(1, min(columns, round(columns * share**3)))

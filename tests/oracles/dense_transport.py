@@ -37,9 +37,7 @@ def converged_sinkhorn(
     return phi + shift, psi - shift, float(p @ (phi + shift))
 
 
-def sinkhorn_divergence(
-    p: np.ndarray, q: np.ndarray, costs: np.ndarray, *, epsilon: float
-) -> tuple[np.ndarray, float]:
+def sinkhorn_divergence(p: np.ndarray, q: np.ndarray, costs: np.ndarray, *, epsilon: float) -> tuple[np.ndarray, float]:
     """Debiased potential phi_pq - phi_pp with mean S(p, q) under p, and S(p, q) itself (Feydy et al. 2019)."""
     phi, _, between = converged_sinkhorn(p, q, costs, epsilon=epsilon)
     own, _, within_p = converged_sinkhorn(p, p, costs, epsilon=epsilon)

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from dschat.optimal_transport.sinkhorn import symmetric_scaling
 
-RESOLUTION = 1e-7  # masses from float32 log-probabilities are not known better than this
+RESOLUTION = 1e-10  # marginal error at which a position counts as solved; two float64 solves then agree to rounding
 
 _FIRST_EPSILON_DIVISOR = 8.0  # epsilon-scaling starts at far_cost / 8, where two or three rounds suffice
-_SYMMETRIC_ROUNDS = 26  # 2 ** -26 is below RESOLUTION
+_SYMMETRIC_ROUNDS = 26  # 2 ** -26 is below what float32 logits can tell apart
 _WARM_ROUNDS = 10  # enough for a start that is refined anyway
 _STEP_FRACTIONS = (1.0, 0.5, 0.25, 0.0625)
 _MAX_LOG_STEP = 50.0  # exp(50) keeps every product of a trial step inside float64

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 2**21  # logits held in float32 at once; small enough to stay in a CPU's cache between the passes
+_TERMS = 16  # float32 terms added before float64 takes over
 _MIN_GROUP = 4  # shorter groups cost more than they spare
 
 
@@ -45,11 +46,23 @@ def top_tokens(logits: Tensor, top_k: int) -> TopTokens:
         block = slice(start, min(start + rows_per_block, count))
         rows = logits[block].float()
         ids[block] = largest_columns(rows, top_k)
-        largest = rows.gather(1, ids[block]).amax(dim=1, keepdim=True)
         is_finite[block] = rows.sum(dim=1).isfinite()
-        shifted = torch.sub(rows, largest, out=scratch[: len(rows)])
-        log_normalizer[block] = shifted.exp_().sum(dim=1).double().log_() + largest[:, 0].double()
+        log_normalizer[block] = _logsumexp(rows, ids[block], scratch[: len(rows)])
     return TopTokens(ids, log_normalizer, is_finite)
+
+
+def _logsumexp(rows: Tensor, largest: Tensor, scratch: Tensor) -> Tensor:
+    """[N] float64 logsumexp of [N, V] rows; the few `largest` columns [N, k] count in float64, the others in float32.
+
+    An error of 1e-7, usual for a float32 sum, would make the tail mass depend on the order of the vocabulary.
+    """
+    values = rows.gather(1, largest).double()
+    shift = values.amax(dim=1, keepdim=True)
+    others = torch.sub(rows, shift.float(), out=scratch).scatter_(1, largest, -torch.inf).exp_()
+    columns = others.shape[1] // _TERMS * _TERMS
+    partial = others[:, :columns].unflatten(1, (_TERMS, -1)).sum(dim=1)
+    rest = partial.sum(dim=1, dtype=torch.float64) + others[:, columns:].sum(dim=1, dtype=torch.float64)
+    return ((values - shift).exp().sum(dim=1) + rest).log_() + shift[:, 0]
 
 
 def largest_columns(rows: Tensor, count: int) -> Tensor:

@@ -51,16 +51,22 @@ def build_support(
     Raises:
         ValueError: NaN or inf in the logits or a token outside the vocabulary, naming the first such position.
     """
+    vocab_size = policy_logits.shape[1]
     policy, reference = top_tokens(policy_logits, top_k), top_tokens(reference_logits, top_k)
-    in_range = (tokens >= 0) & (tokens < policy_logits.shape[1])
+    in_range = (tokens >= 0) & (tokens < vocab_size)
     if not (policy.is_finite & reference.is_finite & in_range).all():  # the one host synchronization of a call
-        _raise_for_first_bad_position(policy.is_finite, reference.is_finite, in_range, tokens, policy_logits.shape[1])
+        _raise_for_first_bad_position(policy.is_finite, reference.is_finite, in_range, tokens, vocab_size)
     ids = torch.cat([policy.ids, reference.ids, tokens[:, None]], dim=1)
-    ids = ids.unique()[None] if kind == "batch" else ids.sort(dim=1).values
+    if top_k == vocab_size:
+        ids = torch.arange(vocab_size, device=ids.device).expand(len(tokens), -1)
+    elif kind == "batch" and len(tokens) > 0:
+        ids = ids.unique()[None]
+    else:
+        ids = ids.sort(dim=1).values
+    has_tail = top_k < vocab_size and not (kind == "batch" and ids.shape[1] == vocab_size)
     is_bin = torch.ones(len(ids), ids.shape[1] + 1, dtype=torch.bool, device=ids.device)
     is_bin[:, 1:-1] = ids[:, 1:] != ids[:, :-1]
     is_bin = is_bin.expand(len(tokens), -1)
-    has_tail = max(top_k, ids.shape[1] if kind == "batch" else 0) < policy_logits.shape[1]
     return Support(
         ids=ids,
         is_bin=is_bin,
@@ -70,9 +76,7 @@ def build_support(
     )
 
 
-def _log_masses(
-    logits: Tensor, log_normalizer: Tensor, ids: Tensor, is_bin: Tensor, *, has_tail: bool
-) -> Tensor:
+def _log_masses(logits: Tensor, log_normalizer: Tensor, ids: Tensor, is_bin: Tensor, *, has_tail: bool) -> Tensor:
     """Log-probabilities of the support tokens and of the tail, [N, S + 1] float64, without rounding in the sum."""
     chosen = logits.gather(1, ids) if len(ids) == len(logits) else logits[:, ids[0]]
     log_mass = (chosen.double() - log_normalizer[:, None]).clamp_(min=_LOG_MASS_FLOOR)

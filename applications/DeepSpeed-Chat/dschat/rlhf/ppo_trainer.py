@@ -194,6 +194,7 @@ class DeepSpeedPPOTrainer:
         clip = self._config.ppo.reward_clip
         per_row = {
             "reward": score,
+            "reward_square": score.square(),
             "clipped_reward_share": (score.abs() > clip).float(),
             "response_length": mask.sum(dim=-1),
             "ended_share": rollout.ended.float(),

@@ -171,6 +171,7 @@ class PPOLoop:
             experiences.append(experience)
         self._trainer.train_rlhf(experiences, means, step=step)
         metrics = means.reduce()
+        metrics["reward_std"] = math.sqrt(max(metrics.pop("reward_square") - metrics["reward"] ** 2, 0.0))
         metrics["actor_learning_rate"] = self._engine.actor.get_lr()[0]
         metrics["critic_learning_rate"] = self._engine.critic.get_lr()[0]
         metrics["epoch"] = step / steps_per_epoch(len(self._prepared.data.train), self._plan.batches.prompts)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dschat.errors import TrainingFault
 from dschat.runtime.distributed import rank, reduce_max
-
-
-class TrainingFault(RuntimeError):
-    """Training cannot go on; the text says where it broke and what to try."""
 
 
 def check_finite(losses: Tensor, *, step: int, what: str) -> None:

@@ -1,0 +1,67 @@
+"""What the documents claim: every metric is defined, every published command is a command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from tests.launch import REPOSITORY
+
+PIPELINE = REPOSITORY / "applications/DeepSpeed-Chat"
+MANUAL = (PIPELINE / "README.md").read_text()
+
+
+def parser_of(step: str, program: str) -> Callable[[list[str]], Any]:
+    if step.startswith("step1"):
+        return parse_sft_config
+    if step.startswith("step2"):
+        return parse_reward_config
+    section = WassersteinConfig if "wpr" in program else DivergenceConfig
+    return lambda words: parse_ppo_config(words, regularizer=section)
+
+
+def test_every_metric_of_every_step_is_in_the_glossary(tmp_path: Path, process_group: torch.device) -> None:
+    paths = make_folders(tmp_path)
+    jobs = [
+        Job("sft", supervised_arguments(paths, "sft", tmp_path / "1", "--max_steps 1")),
+        Job("reward", supervised_arguments(paths, "sft", tmp_path / "2", "--max_steps 1")),
+        Job("ppo", ppo_arguments(paths, tmp_path / "3", "--max_steps 1 --eval_steps 1")),
+        Job("wpr", ppo_arguments(paths, tmp_path / "4", "--max_steps 1 --transport capped --top_k 4 --epsilon 1")),
+    ]
+    names = {name.removeprefix("eval_") for job in jobs for line in run_job(job) for name in line}
+    assert len(names) > 30
+    assert sorted(name for name in names if f"`{name}`" not in MANUAL) == []
+
+
+def commands_in(text: str) -> list[tuple[str, list[str]]]:
+    """The training commands of a document: program and arguments."""
+    joined = re.sub(r"\\\n\s*", " ", text)
+    found = re.findall(r"^(?:exec )?deepspeed .*?(main\w*\.py) (.*)$", joined, flags=re.MULTILINE)
+    return [(program, [w for w in shlex.split(rest) if w != "$@"]) for program, rest in found]
+
+
+@pytest.mark.parametrize("script", sorted(PIPELINE.glob("training/*/training_scripts/*.sh")), ids=lambda p: p.name)
+def test_every_training_script_is_a_valid_command(script: Path) -> None:
+    commands = commands_in(script.read_text())
+    assert len(commands) == 1
+    program, words = commands[0]
+    step = script.parents[1]
+    assert (step / program).is_file()
+    config = parser_of(step.name, program)(words)
+    assert config.output.output_dir
+
+
+def test_the_recipes_of_the_manual_are_valid_commands() -> None:
+    commands = commands_in(MANUAL)
+    assert [program for program, _ in commands] == ["main.py", "main.py", "main_wpr.py"]
+    for (program, words), step in zip(commands, ("step1", "step2", "step3"), strict=True):
+        parser_of(step, program)(words)

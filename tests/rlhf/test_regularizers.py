@@ -1,0 +1,134 @@
+"""Regularizers as the trainer uses them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.models.causal_lm import token_log_probs
+from dschat.optimal_transport import TokenGeometry, token_potentials
+from dschat.rlhf.regularizers import Regularizer, ScoredPositions, build_regularizer
+
+POSITIONS, VOCABULARY, WIDTH = 23, 31, 5
+
+
+def make_positions(seed: int, *, same: bool = False) -> ScoredPositions:
+    generator = torch.Generator().manual_seed(seed)
+    policy = 2 * torch.randn(POSITIONS, VOCABULARY, generator=generator)
+    reference = policy.clone() if same else 2 * torch.randn(POSITIONS, VOCABULARY, generator=generator)
+    tokens = torch.multinomial(policy.softmax(-1), 1, generator=generator).squeeze(-1)
+    return ScoredPositions(
+        policy, reference, tokens, token_log_probs(policy, tokens), token_log_probs(reference, tokens)
+    )
+
+
+def embeddings() -> Tensor:
+    return torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(3))
+
+
+def build(config: DivergenceConfig | WassersteinConfig, beta: float = 0.05) -> Regularizer:
+    return build_regularizer(config, reference_embeddings=embeddings, penalty_coef=beta, seed=1)
+
+
+def test_no_regularizer_penalizes_nothing() -> None:
+    penalty = build(DivergenceConfig(f_div="none")).penalty(make_positions(0))
+    assert torch.equal(penalty.values, torch.zeros(POSITIONS))
+
+
+def test_kl_is_the_log_ratio_of_the_sampled_token() -> None:
+    positions = make_positions(0)
+    expected = (positions.policy_logits.log_softmax(-1) - positions.reference_logits.log_softmax(-1)).gather(
+        -1, positions.tokens[:, None]
+    )
+    torch.testing.assert_close(
+        build(DivergenceConfig()).penalty(positions).values, expected.squeeze(-1), atol=1e-5, rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("low_variance", [False, True])
+def test_kl_estimators_have_the_divergence_as_their_mean(low_variance: bool) -> None:
+    positions = make_positions(1)
+    regularizer = build(DivergenceConfig(f_div_low_var=low_variance))
+    policy = positions.policy_logits.double().log_softmax(-1)
+    reference = positions.reference_logits.double().log_softmax(-1)
+    exact = (policy.exp() * (policy - reference)).sum(-1)
+    estimate = torch.zeros(POSITIONS, dtype=torch.float64)
+    for token in range(VOCABULARY):
+        one = ScoredPositions(
+            positions.policy_logits, positions.reference_logits, torch.full((POSITIONS,), token),
+            policy[:, token].float(), reference[:, token].float(),
+        )  # fmt: skip
+        estimate += policy[:, token].exp() * regularizer.penalty(one).values.double()
+    torch.testing.assert_close(estimate, exact, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["fkl", "js", "alpha", "tv", "chi"])
+def test_published_clip_bounds_beta_times_penalty(kind: str) -> None:
+    positions = make_positions(2)
+    far = ScoredPositions(
+        positions.policy_logits, positions.reference_logits, positions.tokens,
+        positions.policy_log_probs - 40, positions.reference_log_probs,
+    )  # fmt: skip
+    beta = 0.1
+    bounded = build(DivergenceConfig(f_div=kind), beta).penalty(far).values
+    assert (beta * bounded.abs() <= 2.5 + 1e-5).all()
+    free = build(DivergenceConfig(f_div=kind, penalty_clip=0.0), beta).penalty(far).values
+    assert (beta * free.abs()).max() > 2.5
+    near = build(DivergenceConfig(f_div=kind), beta).penalty(make_positions(3, same=True)).values
+    torch.testing.assert_close(near, torch.zeros(POSITIONS), atol=1e-5, rtol=0)
+
+
+def test_wasserstein_is_the_potential_of_the_sampled_token() -> None:
+    positions = make_positions(4)
+    config = WassersteinConfig(cost_dim=7, top_k=9, epsilon=0.3, max_iter=6, tol=0.0)
+    penalty = build(config).penalty(positions)
+    geometry = TokenGeometry.from_embeddings(embeddings(), num_neighbors=7)
+    expected = token_potentials(
+        positions.policy_logits, positions.reference_logits, positions.tokens, geometry, top_k=9, epsilon=0.3,
+        max_iter=6,
+    )  # fmt: skip
+    assert torch.equal(penalty.values, expected.potential)
+    assert all(values.shape == (POSITIONS,) for values in penalty.metrics.values())
+    assert "wasserstein_distance" not in penalty.metrics
+
+
+def test_capped_debiased_penalty_is_zero_at_the_reference_and_its_mean_is_the_distance() -> None:
+    config = WassersteinConfig(transport="capped", debias=True, top_k=VOCABULARY, epsilon=0.2, max_iter=200)
+    regularizer = build(config)
+    same = regularizer.penalty(make_positions(5, same=True))
+    torch.testing.assert_close(same.values, torch.zeros(POSITIONS), atol=1e-5, rtol=0)
+    assert "wasserstein_distance" in same.metrics
+
+
+def test_epsilon_in_nearest_distances_does_not_depend_on_the_scale_of_the_embeddings() -> None:
+    config = WassersteinConfig(epsilon_unit="nearest", epsilon=0.5, cost_dim=7, top_k=9)
+    positions = make_positions(6)
+    one, ten = (
+        build_regularizer(config, reference_embeddings=lambda s=s: s * embeddings(), penalty_coef=0.1, seed=0)
+        for s in (1.0, 10.0)
+    )
+    torch.testing.assert_close(ten.penalty(positions).values, 10 * one.penalty(positions).values, atol=1e-3, rtol=1e-3)
+
+
+def test_perturbation_is_seeded_and_changes_the_geometry() -> None:
+    positions = make_positions(7)
+    config = WassersteinConfig(gaussian_perturb=0.5, epsilon=0.3, cost_dim=7, top_k=9)
+    first, again = build(config).penalty(positions).values, build(config).penalty(positions).values
+    plain = build(WassersteinConfig(epsilon=0.3, cost_dim=7, top_k=9)).penalty(positions).values
+    assert torch.equal(first, again)
+    assert not torch.allclose(first, plain)
+
+
+@pytest.mark.parametrize("config", [DivergenceConfig(f_div=k) for k in ("none", "rkl", "js", "chi")])
+def test_every_regularizer_describes_itself(config: DivergenceConfig) -> None:
+    assert "regularizer" in build(config).describe()
+
+
+def test_wasserstein_warns_when_the_semantic_term_is_inactive() -> None:
+    cold = build(WassersteinConfig(epsilon=0.001, cost_dim=7)).describe()
+    warm = build(WassersteinConfig(epsilon=1.0, cost_dim=7)).describe()
+    assert "--epsilon" in cold
+    assert "inactive" in cold
+    assert "inactive" not in warm
