@@ -72,12 +72,20 @@ class Preset:
 
 
 FULL = Preset(
-    sft={"learning_rate": 3e-3, "num_train_epochs": 3, "warmup_ratio": 0.1, "max_seq_len": 256},
-    reward={"learning_rate": 1e-3, "num_train_epochs": 2, "warmup_ratio": 0.1, "max_seq_len": 256},
+    sft_batch=16,
+    reward_batch=16,
+    # a model made from nothing also has to learn the language, for which the prompts are most of the text
+    sft={
+        "learning_rate": 3e-3, "num_train_epochs": 6, "warmup_ratio": 0.1, "max_seq_len": 256, "eval_iters": 0,
+        "loss_on_prompt": "true",
+    },
+    reward={
+        "learning_rate": 5e-4, "num_train_epochs": 2, "warmup_ratio": 0.1, "max_seq_len": 256, "eval_iters": 0,
+    },
     ppo={
-        "actor_learning_rate": 2e-4, "critic_learning_rate": 1e-3, "num_train_epochs": 2, "max_steps": 40,
+        "actor_learning_rate": 3e-4, "critic_learning_rate": 1e-3, "num_train_epochs": 2, "max_steps": 40,
         "max_prompt_seq_len": 192, "max_answer_seq_len": 32, "temperature": 0.8, "sampling_top_k": 50,
-        "warmup_ratio": 0.05, "eval_steps": 10,
+        "warmup_ratio": 0.1, "reward_clip": 5.0, "eval_steps": 10,
     },
     kl={"f_div": "rkl", "kl_ctl": 0.05},
     wasserstein={"kl_ctl": 0.05, "cost_dim": 512, "top_k": 128, "max_iter": 10},

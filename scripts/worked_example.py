@@ -105,7 +105,9 @@ def cells(found: Sequence[Move]) -> list[tuple[str, ...]]:
     rows = []
     for move in found:
         pairs = zip(move.means, move.gained, strict=True)
-        numbers = [_number(mean) if gained is None else f"{_number(mean)} / {_number(gained)}" for mean, gained in pairs]
+        numbers = [
+            _number(mean) if gained is None else f"{_number(mean)} / {_number(gained)}" for mean, gained in pairs
+        ]
         rows.append((move.target, f"{move.distance:.2f}", *numbers))
     return rows
 
@@ -146,24 +148,29 @@ def draw(path: Path, found: Sequence[Move]) -> None:
     plane, bars = figure.subplots(1, 2, width_ratios=(1, 1.5))
     for name, place, mass in zip(TOKENS, PLACES, REFERENCE, strict=True):
         plane.scatter(*place, s=1200 * mass + 30, color="#555555", zorder=2)
-        plane.annotate(f"{name} ({mass:.2f})", place, xytext=(4, 12), textcoords="offset points")
+        shift = (6, 8) if place != PLACES[0] else (-30, 20)
+        plane.annotate(f"{name} ({mass:.2f})", place, xytext=shift, textcoords="offset points")
         if place != PLACES[0]:
             plane.annotate("", place, PLACES[0], arrowprops={"arrowstyle": "->", "color": "#d95f02"}, zorder=3)
-    plane.set(title="a made-up embedding; reference probabilities", xlim=(-0.5, 3.9), ylim=(-1.4, 1.2), aspect="equal")
+    plane.set(title="a made-up embedding; reference probabilities", xlim=(-0.6, 4.2), ylim=(-1.4, 1.2), aspect="equal")
     plane.grid(alpha=0.3)
     real = [move for move in found if move.target != "nothing"]
     width = 0.8 / len(COLUMNS)
     for index, (name, colour) in enumerate(zip(COLUMNS, COLOURS, strict=True)):
-        heights = [move.means[index] / real[0].means[index] for move in real]
+        seen = [_seen(move, index) for move in real]
         offsets = [place + (index - (len(COLUMNS) - 1) / 2) * width for place in range(len(real))]
-        if min(heights) > 0:  # the mean of a drifting potential may be negative, and then has no ratio worth drawing
-            bars.bar(offsets, heights, width, label=name, color=colour)
+        bars.bar(offsets, [value / seen[0] for value in seen], width, label=name, color=colour)
     bars.set_xticks(range(len(real)), [f"cat → {move.target}\n(distance {move.distance:.2f})" for move in real])
-    bars.set(title="mean penalty, relative to the move to “kitten”", ylabel="ratio")
+    bars.set(title="penalty of the token that gained (JS: mean), “kitten” = 1", ylabel="ratio")
     bars.axhline(1, color="#333333", linewidth=0.8, linestyle="--")
     bars.grid(axis="y", alpha=0.3)
     bars.legend(fontsize="small", loc="upper left")
     figure.savefig(path, dpi=110)
+
+
+def _seen(move: Move, index: int) -> float:
+    gained = move.gained[index]
+    return move.means[index] if gained is None else gained
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def test_radius_keeps_the_same_pairs_as_an_explicit_symmetrised_list(metric: str
     embeddings = random_problem(seed=2, vocab_size=211, width=5, clusters=30).embeddings
     geometry = TokenGeometry.from_embeddings(embeddings, num_neighbors=num_neighbors, metric=metric)
     ids = torch.arange(211)[None]
-    cost, kept = geometry.costs(ids, ids)
+    cost, kept = geometry.costs(ids)
     expected_cost = published_scheme.pairwise_costs(embeddings.numpy(), metric)
     expected_kept = published_scheme.kept_pairs(expected_cost, num_neighbors)
     np.testing.assert_allclose(cost[0].numpy(), expected_cost, atol=2e-6)
@@ -52,7 +52,7 @@ def test_every_pair_is_kept_when_all_tokens_are_neighbours() -> None:
     embeddings = random_problem(seed=3).embeddings
     geometry = TokenGeometry.from_embeddings(embeddings, num_neighbors=512)
     ids = torch.arange(len(embeddings))[None]
-    assert geometry.costs(ids, ids)[1].all()
+    assert geometry.costs(ids)[1].all()
     assert geometry.num_neighbors == len(embeddings) - 1
 
 
@@ -64,7 +64,7 @@ def test_duplicated_embeddings_count_as_neighbours_at_distance_zero() -> None:
     assert geometry.radius[duplicates].abs().max() == 0
     assert geometry.radius[[1, 2, 3]].min() > 0.1
     ids = torch.tensor([duplicates])
-    cost, kept = geometry.costs(ids, ids)
+    cost, kept = geometry.costs(ids)
     assert cost.max() < 1e-7
     assert kept.all()
 
@@ -78,7 +78,7 @@ def test_near_duplicates_far_from_the_origin_keep_their_distances(offset: float)
     costs = published_scheme.pairwise_costs(embeddings.numpy())
     np.testing.assert_allclose(geometry.radius.numpy(), brute_force_radius(costs, 4), rtol=1e-4)
     ids = torch.arange(540)[None]
-    np.testing.assert_allclose(geometry.costs(ids, ids)[0][0].numpy(), costs, atol=1e-6)
+    np.testing.assert_allclose(geometry.costs(ids)[0][0].numpy(), costs, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -170,3 +170,14 @@ def test_bad_settings_get_one_clear_sentence(change: dict[str, object], message:
     settings = {"embeddings": random_problem().embeddings, "num_neighbors": 3} | change
     with pytest.raises(ValueError, match=message):
         TokenGeometry.from_embeddings(settings.pop("embeddings"), **settings)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_costs_between_two_sets_are_those_of_the_joint_set(metric: str) -> None:
+    embeddings = random_problem(seed=11, vocab_size=61, clusters=9).embeddings
+    geometry = TokenGeometry.from_embeddings(embeddings, num_neighbors=4, metric=metric)
+    cost, kept = geometry.costs(torch.arange(61)[None])
+    rows, columns = torch.tensor([3, 50, 17]), torch.tensor([17, 8, 3, 60, 44])
+    part, part_kept = geometry.costs_between(rows, columns)
+    torch.testing.assert_close(part, cost[0][rows][:, columns], atol=3e-7, rtol=0)
+    assert torch.equal(part_kept, kept[0][rows][:, columns])

@@ -114,8 +114,9 @@ def test_half_precision_logits_are_widened_once(
 
 @each_transport
 def test_top_k_beyond_the_vocabulary_means_all_of_it(problem: Problem, settings: dict[str, object]) -> None:
-    found = solve(problem, top_k=10_000, **settings)
-    assert_same(found, solve(problem, top_k=407, **settings), atol=0)
+    few = Problem(*(tensor[:3] for tensor in problem[:3]), problem.embeddings)
+    found = solve(few, top_k=10_000, **settings)
+    assert_same(found, solve(few, top_k=407, **settings), atol=0)
     assert found.policy_tail_mass.max() == 0
 
 

@@ -108,7 +108,8 @@ def potentials(
     if batch_support:
         supports = [sorted(set().union(*supports))] * len(rows)
     settings = {"epsilon": epsilon, "max_iter": max_iter, "tol": tol, "normalize": normalize}
-    return np.array([solve_position(*row, kernel, support, **settings) for row, support in zip(rows, supports)])
+    pairs = zip(rows, supports, strict=True)
+    return np.array([solve_position(*row, kernel, support, **settings) for row, support in pairs])
 
 
 def isolated_token_potential(log_policy: float, log_reference: float, *, epsilon: float, max_iter: int) -> float:

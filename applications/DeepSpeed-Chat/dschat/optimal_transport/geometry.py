@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dschat.optimal_transport.selection import largest_columns
@@ -106,21 +107,33 @@ class TokenGeometry:
         """The same geometry with its tensors on `device`."""
         return replace(self, embeddings=self.embeddings.to(device), radius=self.radius.to(device))
 
-    def costs(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Costs between the tokens of `rows` and those of `columns`, and which pairs are neighbours.
+    def costs(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Costs between the tokens of each row, and which pairs are neighbours.
 
         The inner products are taken in float64: in float32 the distance of two near-duplicate tokens would be noise of
         about 5e-4 of their norm, which at epsilon = 0.01 already shifts the kernel by several percent.
 
         Args:
-            rows: [N, A] int64 token ids.
-            columns: [N, B] int64 token ids.
+            ids: [N, S] int64 token ids.
         Returns:
-            cost [N, A, B] float64, and kept [N, A, B] bool, True for neighbours and for a token with itself.
+            cost [N, S, S] float64, and kept [N, S, S] bool, True for neighbours and for a token with itself.
         """
-        cost = _pairwise(self.embeddings[rows].double(), self.embeddings[columns].double(), self.metric)
-        reach = self.radius[rows][:, :, None], self.radius[columns][:, None, :]
-        return cost, cost <= torch.maximum(*reach).double() * (1 + _RADIUS_SLACK) + _SELF_SLACK
+        points = F.embedding(ids, self.embeddings).double()
+        gram = torch.bmm(points, points.mT)
+        cost = _costs_from_products(gram, *[gram.diagonal(dim1=1, dim2=2).clone()] * 2, self.metric)
+        reach = self._reach(ids)
+        return cost, (cost <= reach[:, :, None]) | (cost <= reach[:, None, :])
+
+    def costs_between(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """As `costs`, [A, B], between the tokens of `rows` [A] and those of `columns` [B]."""
+        left, right = (F.embedding(ids, self.embeddings).double() for ids in (rows, columns))
+        squares = (points.square().sum(dim=1)[None] for points in (left, right))
+        cost = _costs_from_products((left @ right.T)[None], *squares, self.metric)[0]
+        return cost, (cost <= self._reach(rows)[:, None]) | (cost <= self._reach(columns)[None, :])
+
+    def _reach(self, ids: Tensor) -> Tensor:
+        """The radius of each token in float64, with room for the rounding of costs."""
+        return self.radius[ids].double().mul_(1 + _RADIUS_SLACK).add_(_SELF_SLACK)
 
     def kernel_at_nearest(self, epsilon: float) -> float:
         """exp(-nearest_distance / epsilon), in [0, 1]: how much a typical nearest neighbour weighs beside the token."""
@@ -203,12 +216,11 @@ def _as_points(embeddings: Tensor, metric: Metric) -> Tensor:
     return points
 
 
-def _pairwise(left: Tensor, right: Tensor, metric: Metric) -> Tensor:
-    """Costs [N, A, B] between the points of [N, A, D] and of [N, B, D], both float64."""
+def _costs_from_products(products: Tensor, left: Tensor, right: Tensor, metric: Metric) -> Tensor:
+    """Costs [N, A, B] from the inner products of points, which it overwrites, and their squared norms [N, A], [N, B]."""
     if metric == "cosine":
-        return torch.bmm(left, right.mT).neg_().add_(1.0).clamp_(min=0.0)
-    squares = torch.baddbmm(right.square().sum(dim=2)[:, None, :], left, right.mT, alpha=-2.0)
-    return squares.add_(left.square().sum(dim=2)[:, :, None]).clamp_(min=0.0).sqrt_()
+        return products.neg_().add_(1.0).clamp_(min=0.0)
+    return products.mul_(-2.0).add_(left[:, :, None]).add_(right[:, None, :]).clamp_(min=0.0).sqrt_()
 
 
 def _paired(left: Tensor, right: Tensor, metric: Metric) -> Tensor:
@@ -273,7 +285,8 @@ def _median_pair_cost(points: Tensor, metric: Metric) -> float:
         right = (left + torch.randint(1, count, (_FAR_COST_PAIRS,), generator=generator)) % count
     left, right = left.to(points.device), right.to(points.device)
     per_block = max(1, _BLOCK_ELEMENTS // points.shape[1])
-    costs = [_paired(points[a], points[b], metric) for a, b in zip(left.split(per_block), right.split(per_block))]
+    pairs = zip(left.split(per_block), right.split(per_block), strict=True)
+    costs = [_paired(points[a], points[b], metric) for a, b in pairs]
     return torch.cat(costs).median().item()
 
 

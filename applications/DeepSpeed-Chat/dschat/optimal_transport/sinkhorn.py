@@ -50,30 +50,28 @@ def floored_sinkhorn(
     """
     row, column = start, start
     num_iterations = torch.full_like(policy[:, 0], max_iter, dtype=torch.int64)
-    active = torch.ones_like(num_iterations, dtype=torch.bool)
+    stopped = torch.zeros_like(num_iterations, dtype=torch.bool)
+    weighted, column_sums = policy, reference
     for iteration in range(max_iter):
-        weighted = _times(kernel, column)
-        new_row = policy / (weighted + FLOOR)
+        new_weighted = _times(kernel, column)
+        new_row = policy / (new_weighted + FLOOR)
         reached = _times(kernel, new_row)
-        column_sums = column * reached
         new_column = reference / (reached + FLOOR)
-        if tol <= 0:
-            row, column, last_weighted, last_sums = new_row, new_column, weighted, column_sums
-            continue
-        change = (new_row - row).abs().amax(dim=1)
-        if iteration == 0:
-            last_weighted, last_sums = weighted, column_sums
-        on = active[:, None]
-        row, column = torch.where(on, new_row, row), torch.where(on, new_column, column)
-        last_weighted, last_sums = torch.where(on, weighted, last_weighted), torch.where(on, column_sums, last_sums)
-        num_iterations = torch.where(active & (change <= tol), iteration + 1, num_iterations)
-        active = active & (change > tol)
-        if row.device.type == "cpu" and not active.any():  # on an accelerator the question would cost a round trip
+        updated = (new_row, new_column, new_weighted, column * reached)
+        if tol > 0:
+            change = (new_row - row).abs_().amax(dim=1)
+            held = (row, column, weighted, column_sums)
+            updated = tuple(torch.where(stopped[:, None], old, new) for old, new in zip(held, updated, strict=True))
+            now = ~stopped & (change <= tol)
+            num_iterations = torch.where(now, iteration + 1, num_iterations)
+            stopped = stopped | now
+        row, column, weighted, column_sums = updated
+        if row.device.type == "cpu" and stopped.all():  # on an accelerator the question would cost a round trip
             break
     return Scaling(
         row=row,
-        row_floored=(last_weighted <= FLOOR) | (row <= FLOOR),
-        marginal_error=(last_sums - reference).abs().sum(dim=1),
+        row_floored=(weighted <= FLOOR) | (row <= FLOOR),
+        marginal_error=(column_sums - reference).abs().sum(dim=1),
         num_iterations=num_iterations,
     )
 

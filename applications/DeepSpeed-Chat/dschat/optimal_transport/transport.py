@@ -50,10 +50,9 @@ def solve_truncated(
         epsilon, max_iter, tol, normalize: see `token_potentials`.
     """
     if len(support.ids) == len(support.token_bin):
-        cost, kept = geometry.costs(support.ids, support.ids)
+        cost, kept = geometry.costs(support.ids)
         neighbors = _kept_neighbors(kept, support)
-        kernel = cost.mul_(-1 / epsilon).exp_().mul_(kept)
-        kernel = F.pad(kernel, (0, 1, 0, 1))
+        kernel = F.pad(cost.mul_(-1 / epsilon).exp_().mul_(kept), (0, 1, 0, 1))
         kernel[:, -1, -1] = 1.0
     else:
         kernel, neighbors = _shared_kernel(support.ids[0], geometry, epsilon)
@@ -94,8 +93,7 @@ def solve_capped_transport(
         support: N positions, with ids [N, S] of their own or [1, S] shared.
         epsilon, max_iter, tol, debias: see `token_potentials`.
     """
-    ids = support.ids.expand(len(support.token_bin), -1)
-    cost, kept = geometry.costs(ids, ids)
+    cost, kept = geometry.costs(support.ids.expand(len(support.token_bin), -1))
     neighbors = _kept_neighbors(kept, support)
     far_cost = geometry.far_cost
     cost = cost.clamp_(max=far_cost).masked_fill_(~kept, far_cost)
@@ -149,21 +147,21 @@ def _normalized_potential(row: Tensor, is_bin: Tensor, epsilon: float) -> Tensor
 
 def _kept_neighbors(kept: Tensor, support: Support) -> Tensor:
     """[N] float32 mean over the support tokens of how many other support tokens they exchange mass with."""
-    tokens = support.is_bin[:, :-1]
-    pairs = (kept & tokens[:, :, None] & tokens[:, None, :]).sum(dim=(1, 2))
-    return (pairs / tokens.sum(dim=1) - 1).float()
+    tokens = support.is_bin[:, :-1].float()
+    reached = torch.bmm(tokens[:, None, :], kept.float())[:, 0]
+    return (reached * tokens).sum(dim=1) / tokens.sum(dim=1) - 1.0
 
 
 def _shared_kernel(ids: Tensor, geometry: TokenGeometry, epsilon: float) -> tuple[Tensor, Tensor]:
     """Sparse kernel [S + 1, S + 1] on one support [S] and its mean number of kept neighbours (a scalar tensor)."""
     count = len(ids)
+    rows_per_block = max(1, _SHARED_BLOCK_ELEMENTS // count)
     indices, values = [], []
-    for start in range(0, count, max(1, _SHARED_BLOCK_ELEMENTS // count)):
-        block = ids[None, start : start + max(1, _SHARED_BLOCK_ELEMENTS // count)]
-        cost, kept = geometry.costs(block, ids[None])
-        rows, columns = kept[0].nonzero(as_tuple=True)
+    for start in range(0, count, rows_per_block):
+        cost, kept = geometry.costs_between(ids[start : start + rows_per_block], ids)
+        rows, columns = kept.nonzero(as_tuple=True)
         indices.append(torch.stack([rows + start, columns]))
-        values.append(torch.exp(cost[0, rows, columns] / -epsilon))
+        values.append(torch.exp(cost[rows, columns] / -epsilon))
     neighbors = sum(len(block) for block in values) / count - 1
     indices.append(torch.full((2, 1), count, device=ids.device))
     values.append(torch.ones(1, dtype=torch.float64, device=ids.device))

@@ -54,4 +54,4 @@ class WassersteinRegularizer:
 
     def describe(self) -> str:
         """The geometry, epsilon in both units, and which regime this is."""
-        return f"regularizer: Wasserstein, {self.config.transport} transport. {self.geometry.describe(self.epsilon)}"
+        return f"regularizer: {self.geometry.describe(self.epsilon, transport=self.config.transport)}"
