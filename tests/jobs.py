@@ -117,7 +117,8 @@ def ppo_arguments(paths: dict[str, str], output: Path, extra: str = "") -> list[
     common = (
         f"--data_path {paths['data']} --data_format local/jsonfile --actor_model_name_or_path {paths['sft']} "
         f"--critic_model_name_or_path {paths['reward']} --output_dir {output} --dtype fp32 --max_prompt_seq_len 48 "
-        "--max_answer_seq_len 8 --actor_learning_rate 1e-3 --critic_learning_rate 1e-3 --max_steps 5 --num_train_epochs 2 --save_steps 0 "
+        "--max_answer_seq_len 8 --actor_learning_rate 1e-3 --critic_learning_rate 1e-3 --max_steps 5 "
+        "--num_train_epochs 2 --save_steps 0 "
         f"--per_device_generation_batch_size 8 --per_device_training_batch_size 8 {extra}"
     )
     return common.split()

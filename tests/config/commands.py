@@ -7,7 +7,8 @@ SFT = """--data_path openai/summarize_from_feedback --data_split 2,4,4 --model_n
 --weight_decay 0.01 --num_train_epochs 3 --gradient_accumulation_steps 8 --lr_scheduler_type cosine --warmup_ratio 0.1
 --seed 1234 --gradient_checkpointing --zero_stage 2 --deepspeed --output_dir ../../models/summarize/sft""".split()
 
-REWARD = """--data_path openai/summarize_from_feedback --data_split 2,4,4 --model_name_or_path ../../models/summarize/sft
+REWARD = """--data_path openai/summarize_from_feedback --data_split 2,4,4
+--model_name_or_path ../../models/summarize/sft
 --per_device_train_batch_size 8 --per_device_eval_batch_size 8 --max_seq_len 1024 --learning_rate 1e-5
 --weight_decay 0.1 --num_padding_at_beginning 0 --num_train_epochs 1 --gradient_accumulation_steps 1
 --lr_scheduler_type cosine --warmup_ratio 0.1 --seed 1234 --gradient_checkpointing --zero_stage 2 --deepspeed

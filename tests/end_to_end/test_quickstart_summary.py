@@ -47,7 +47,8 @@ def ppo_records(steps: int, *, gain: float, penalty: float) -> Records:
     for i in range(steps):
         lines.append(
             {
-                "step": i + 1, "reward": gain * i, "reward_std": 0.5 + i, "penalty": penalty * i, "actor_loss": math.sin(i),
+                "step": i + 1, "reward": gain * i, "reward_std": 0.5 + i, "penalty": penalty * i,
+                "actor_loss": math.sin(i),
                 "critic_loss": 1 / (i + 1), "response_length": 20.0 - i / 3, "step_seconds": 1.0 + i % 2,
             }
         )  # fmt: skip

@@ -64,9 +64,9 @@ def test_score_includes_the_final_eos_where_the_library_skips_it(tmp_path: Path)
 
 def test_a_language_model_is_refused_where_a_reward_model_is_needed(tmp_path: Path) -> None:
     make_causal_lm("llama", vocab_size=VOCABULARY).save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="has no score head.*pass the step_<n> folder"):
+    with pytest.raises(UserError, match=r"has no score head.*pass the step_<n> folder"):
         load(tmp_path, fresh_head=False)
-    with pytest.raises(UserError, match="--critic_model_name_or_path .*no score head"):
+    with pytest.raises(UserError, match=r"--critic_model_name_or_path .*no score head"):
         check_has_head("critic_model_name_or_path", str(tmp_path))
 
 
@@ -86,7 +86,7 @@ def test_a_damaged_weights_file_is_named(tmp_path: Path) -> None:
     make_causal_lm("llama", vocab_size=VOCABULARY).save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(UserError, match="model.safetensors is damaged or incomplete"):
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged or incomplete"):
         check_has_head("critic_model_name_or_path", str(tmp_path))
 
 

@@ -37,15 +37,19 @@ PPO_DEFAULTS = {"warmup_ratio": 0.1}
 
 
 @dataclass(frozen=True)
-class SFTConfig:
-    """Settings of step 1."""
+class RewardTrainingConfig:
+    """Settings of step 2."""
 
     data: DataConfig
-    sft_data: SFTDataConfig
+    """Texts and their share."""
     training: SupervisedConfig
+    """Model, batches, optimizer."""
     schedule: ScheduleConfig
+    """Length and learning-rate curve."""
     runtime: RuntimeConfig
+    """Devices and precision."""
     output: OutputConfig
+    """Folders."""
 
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""
@@ -54,19 +58,11 @@ class SFTConfig:
 
 
 @dataclass(frozen=True)
-class RewardTrainingConfig:
-    """Settings of step 2."""
+class SFTConfig(RewardTrainingConfig):
+    """Settings of step 1: those of step 2, and what it may do with its texts."""
 
-    data: DataConfig
-    training: SupervisedConfig
-    schedule: ScheduleConfig
-    runtime: RuntimeConfig
-    output: OutputConfig
-
-    def check(self) -> None:
-        """Raise UserError for the first setting that cannot work."""
-        _check_common(self.data, self.schedule, self.runtime, self.output)
-        _check_supervised(self.training)
+    sft_data: SFTDataConfig
+    """More texts, and where the loss counts."""
 
 
 @dataclass(frozen=True)
@@ -88,15 +84,25 @@ class PPOConfig:
     """Settings of step 3."""
 
     data: DataConfig
+    """Prompts and their share."""
     models: ActorCriticConfig
+    """Checkpoints, optimizers, placement."""
     rollout: RolloutConfig
+    """Sampling."""
     ppo: PPOUpdateConfig
+    """Rewards, advantages, losses."""
     schedule: ScheduleConfig
+    """Length and learning-rate curve."""
     runtime: RuntimeConfig
+    """Devices and precision."""
     output: OutputConfig
+    """Folders."""
     monitoring: MonitoringConfig
+    """Saving, evaluating, showing."""
     regularizer: RegularizerConfig
+    """Its type chooses the regularizer."""
     reward: RewardConfig
+    """Its type chooses the source of the scores."""
 
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""

@@ -217,7 +217,7 @@ def _as_points(embeddings: Tensor, metric: Metric) -> Tensor:
 
 
 def _costs_from_products(products: Tensor, left: Tensor, right: Tensor, metric: Metric) -> Tensor:
-    """Costs [N, A, B] from the inner products of points, which it overwrites, and their squared norms [N, A], [N, B]."""
+    """Costs [N, A, B] from inner products of points, which it overwrites, and their squared norms [N, A], [N, B]."""
     if metric == "cosine":
         return products.neg_().add_(1.0).clamp_(min=0.0)
     return products.mul_(-2.0).add_(left[:, :, None]).add_(right[:, None, :]).clamp_(min=0.0).sqrt_()

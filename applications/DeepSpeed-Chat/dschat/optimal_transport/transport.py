@@ -17,6 +17,7 @@ from dschat.optimal_transport.sinkhorn import FLOOR, floored_sinkhorn
 from dschat.optimal_transport.support import Support
 
 _SMALLEST_SCALING = torch.finfo(torch.float32).tiny  # the published clamp of --normalize
+_NEGLIGIBLE_EXPONENT = 104.0  # exp(-104) = 1e-45: times the largest v, 1e16, it vanishes beside the floor
 _SHARED_BLOCK_ELEMENTS = 2**22  # entries of a shared kernel that are computed at once
 
 
@@ -156,17 +157,17 @@ def _shared_kernel(ids: Tensor, geometry: TokenGeometry, epsilon: float) -> tupl
     """Sparse kernel [S + 1, S + 1] on one support [S] and its mean number of kept neighbours (a scalar tensor)."""
     count = len(ids)
     rows_per_block = max(1, _SHARED_BLOCK_ELEMENTS // count)
-    indices, values = [], []
+    indices, values, pairs = [], [], ids.new_zeros(())
     for start in range(0, count, rows_per_block):
         cost, kept = geometry.costs_between(ids[start : start + rows_per_block], ids)
-        rows, columns = kept.nonzero(as_tuple=True)
+        pairs += kept.sum()
+        rows, columns = (kept & (cost < _NEGLIGIBLE_EXPONENT * epsilon)).nonzero(as_tuple=True)
         indices.append(torch.stack([rows + start, columns]))
         values.append(torch.exp(cost[rows, columns] / -epsilon))
-    neighbors = sum(len(block) for block in values) / count - 1
     indices.append(torch.full((2, 1), count, device=ids.device))
     values.append(torch.ones(1, dtype=torch.float64, device=ids.device))
     size = (count + 1, count + 1)
     kernel = torch.sparse_coo_tensor(
         torch.cat(indices, dim=1), torch.cat(values), size, is_coalesced=True, check_invariants=False
     )
-    return kernel, torch.tensor(neighbors, dtype=torch.float32, device=ids.device)
+    return kernel, (pairs / count - 1).float()

@@ -14,10 +14,10 @@ from dschat.data.batches import PairBatch
 from dschat.data.phases import collate_pairs
 from dschat.models.causal_lm import enable_gradient_checkpointing
 from dschat.models.reward_model import end_scores, load_token_scorer, pairwise_loss
-from dschat.preparation import Prepared, prepare
+from dschat.preparation import Prepared
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
 from dschat.supervised.loop import BatchResult, Rows
-from dschat.supervised.setup import train_supervised
+from dschat.supervised.setup import prepare_supervised, train_supervised
 
 
 @dataclass(frozen=True)
@@ -56,17 +56,7 @@ class PairwiseObjective:
 
 def run_reward_training(config: RewardTrainingConfig) -> None:
     """Train step 2 from checked settings to a saved reward model."""
-    prepared = prepare(
-        phase="reward",
-        model_flag="model_name_or_path",
-        model_path=config.training.model_name_or_path,
-        max_length=config.training.max_seq_len,
-        row_length=config.training.max_seq_len,
-        length_flags="--max_seq_len",
-        data=config.data,
-        runtime=config.runtime,
-        output=config.output,
-    )
+    prepared = prepare_supervised(config, "reward")
     train_supervised(
         config,
         prepared,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from dschat.config.sections import SFTDataConfig
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
+from dschat.data.splits import Phase
 from dschat.models.tokenizer import load_config
-from dschat.preparation import Prepared, tensorboard_folder
+from dschat.preparation import Prepared, prepare, tensorboard_folder
 from dschat.runtime.checkpoint import export_model, link_files
 from dschat.runtime.deepspeed_config import (
     Optimization,
@@ -28,9 +31,38 @@ from dschat.supervised.loop import LoopSettings, Objective, SupervisedLoop
 
 logger = logging.getLogger(__name__)
 
+MODEL_FLAG = "model_name_or_path"
+
+
+SupervisedStepConfig = SFTConfig | RewardTrainingConfig
+
+
+def prepare_supervised(
+    config: SupervisedStepConfig, phase: Phase, *, sft_data: SFTDataConfig | None = None
+) -> Prepared:
+    """Check the model folder and tokenise the data of step 1 or 2.
+
+    Args:
+        config: settings of the step.
+        phase: sft or reward.
+        sft_data: what only step 1 has.
+    """
+    return prepare(
+        phase=phase,
+        model_flag=MODEL_FLAG,
+        model_path=config.training.model_name_or_path,
+        max_length=config.training.max_seq_len,
+        row_length=config.training.max_seq_len,
+        length_flags="--max_seq_len",
+        data=config.data,
+        runtime=config.runtime,
+        output=config.output,
+        sft_data=sft_data,
+    )
+
 
 def train_supervised(
-    config: SFTConfig | RewardTrainingConfig,
+    config: SupervisedStepConfig,
     prepared: Prepared,
     objective: Objective,
     load: Callable[[], nn.Module],
@@ -62,30 +94,13 @@ def train_supervised(
         title=title,
         shown_metrics=shown,
     )
-    rows = len(prepared.data.train)
-    total = settings.total_updates(rows)
     dtype = usable_dtype(config.runtime)
     placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
-    logger.info(
-        "%s training rows, %s evaluation rows; %d rows per optimizer step on %d device(s), %d optimizer steps in all",
-        f"{rows:,}", f"{len(prepared.data.evaluation):,}", settings.rows_per_step, world_size(), total,
-    )  # fmt: skip
+    _report_plan(config, prepared, settings, placement)
     if config.runtime.dry_run:
-        shape = load_config(
-            "model_name_or_path", prepared.model_path, trust_remote_code=config.runtime.trust_remote_code
-        )
-        logger.info("%s", estimate("model", count_parameters(shape), placement, trained=True, world_size=world_size()))
         return
     torch.manual_seed(config.runtime.seed)
-    optimization = Optimization(
-        learning_rate=config.training.learning_rate,
-        weight_decay=config.training.weight_decay,
-        micro_batch_size=config.training.per_device_train_batch_size,
-        schedule=config.schedule,
-        total_updates=total,
-    )
-    deepspeed_settings = training_settings(placement, optimization, overrides=config.runtime.deepspeed_config)
-    engine = training_engine(load_partitioned(load, deepspeed_settings), deepspeed_settings, optimization)
+    engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
 
     def save(step: int) -> None:
         folder = prepared.output / f"step_{step}"
@@ -100,3 +115,32 @@ def train_supervised(
         evaluation=prepared.data.evaluation,
         device=prepared.device,
     ).run(save)
+
+
+def _report_plan(
+    config: SupervisedStepConfig, prepared: Prepared, settings: LoopSettings, placement: Placement
+) -> None:
+    """Log the batch arithmetic and, in a dry run, the memory that the model keeps on each device."""
+    rows, held_out = len(prepared.data.train), len(prepared.data.evaluation)
+    logger.info(
+        "%s training rows, %s evaluation rows; %d rows per optimizer step on %d device(s), %d optimizer steps in all",
+        f"{rows:,}", f"{held_out:,}", settings.rows_per_step, world_size(), settings.total_updates(rows),
+    )  # fmt: skip
+    if config.runtime.dry_run:
+        trust = config.runtime.trust_remote_code
+        parameters = count_parameters(load_config(MODEL_FLAG, prepared.model_path, trust_remote_code=trust))
+        logger.info("%s", estimate("model", parameters, placement, trained=True, world_size=world_size()))
+
+
+def _build_engine(
+    config: SupervisedStepConfig, load: Callable[[], nn.Module], placement: Placement, total_updates: int
+) -> Any:
+    optimization = Optimization(
+        learning_rate=config.training.learning_rate,
+        weight_decay=config.training.weight_decay,
+        micro_batch_size=config.training.per_device_train_batch_size,
+        schedule=config.schedule,
+        total_updates=total_updates,
+    )
+    settings = training_settings(placement, optimization, overrides=config.runtime.deepspeed_config)
+    return training_engine(load_partitioned(load, settings), settings, optimization)

@@ -18,10 +18,10 @@ from dschat.models.causal_lm import (
     positional_inputs,
     token_log_probs,
 )
-from dschat.preparation import Prepared, prepare
+from dschat.preparation import Prepared
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
 from dschat.supervised.loop import BatchResult, Rows
-from dschat.supervised.setup import train_supervised
+from dschat.supervised.setup import prepare_supervised, train_supervised
 
 
 @dataclass(frozen=True)
@@ -59,18 +59,7 @@ class SFTObjective:
 
 def run_sft(config: SFTConfig) -> None:
     """Train step 1 from checked settings to a saved model folder."""
-    prepared = prepare(
-        phase="sft",
-        model_flag="model_name_or_path",
-        model_path=config.training.model_name_or_path,
-        max_length=config.training.max_seq_len,
-        row_length=config.training.max_seq_len,
-        length_flags="--max_seq_len",
-        data=config.data,
-        runtime=config.runtime,
-        output=config.output,
-        sft_data=config.sft_data,
-    )
+    prepared = prepare_supervised(config, "sft", sft_data=config.sft_data)
     objective = SFTObjective(int(prepared.tokenizer.pad_token_id), config.sft_data.loss_on_prompt)
     train_supervised(
         config,
