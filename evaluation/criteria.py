@@ -38,11 +38,11 @@ The order in which the summaries are shown means nothing. A longer summary is no
 {second}
 </summary_B>
 
-Reply with one letter and nothing else: A if summary A is better, B if summary B is better, E if they are equally good."""
+Reply with one letter and nothing else: A if summary A is better, B if summary B is, E if they are equally good."""
 
 _JSON_REPLY = """\
-Reply with one JSON object and nothing else. It has two keys: "comparison", one sentence that compares the two and says \
-why; and "choice", which is "A" or "B" for the better one, or "E" if they are equally good."""
+Reply with one JSON object and nothing else. It has two keys: "comparison", one sentence that compares the two and \
+says why; and "choice", which is "A" or "B" for the better one, or "E" if they are equally good."""
 
 _DIALOGUE = (
     """\

@@ -36,9 +36,17 @@ class Pair:
         return self.a if side == "A" else self.b
 
     def key(self, first: Side, *, judge: str, template: str) -> str:
-        """32 hexadecimal digits that stand for one question to a judge: the texts, their order, the judge, its prompt."""
+        """32 hexadecimal digits that stand for one question: the texts, their order, the judge, its prompt."""
         second = other(first)
-        parts = [self.row, self.prompt, self.answer(first).response, self.answer(second).response, judge, template]
+        parts = [
+            first,
+            self.row,
+            self.prompt,
+            self.answer(first).response,
+            self.answer(second).response,
+            judge,
+            template,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

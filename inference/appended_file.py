@@ -40,7 +40,7 @@ class AppendedFile:
 
     def append(self, row: dict[str, Any]) -> None:
         """Write one row through to the disk."""
-        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n")
+        self._file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
         self._sync()
         self.rows.append(row)
 

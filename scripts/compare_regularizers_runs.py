@@ -10,12 +10,12 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import math
 import shutil
 import time
 from collections.abc import Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,10 @@ import torch
 from compare_regularizers_measures import Examiner
 from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
+from dschat.errors import TrainingFault
 from dschat.optimal_transport import TokenGeometry
 from dschat.preparation import Prepared, prepare
+from dschat.runtime.logging import set_up_logging
 from quickstart import FAST, FULL, Preset, plan
 from quickstart_options import Options
 
@@ -112,7 +114,7 @@ def ppo_config(settings: Settings, run: Run, folder: Path) -> PPOConfig:
     flags = {
         **stage.flags, **variant.flags, "kl_ctl": 0, "seed": run.seed, "max_steps": settings.steps, "eval_steps": 0,
         "output_dir": str(folder), "data_output_path": str(Path(settings.output) / "data_cache"),
-        "actor_zero_stage": 0, "critic_zero_stage": 0, "num_train_epochs": max(1, settings.steps),
+        "actor_zero_stage": 0, "critic_zero_stage": 0,
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
     return parse_ppo_config(words, regularizer=variant.section)
@@ -123,14 +125,17 @@ def train_and_measure(settings: Settings, run: Run) -> dict[str, Any]:
 
     Returns:
         A line of results.jsonl: the run, beta, what was measured on its own answers (`own`), on the reference's answers
-        (`common`), and on the untrained policy (`reference`).
+        (`common`), and on the untrained policy (`reference`); or the run and the `fault` that ended it.
     """
     folder = Path(settings.output) / "runs" / run.name
     shutil.rmtree(folder, ignore_errors=True)  # what an interrupted run left
     folder.mkdir(parents=True)
     started = time.perf_counter()
     with (folder / "run.log").open("w", encoding="utf-8") as log, redirect_stdout(log):
-        result = _train_and_measure(settings, run, folder)
+        try:
+            result = _train_and_measure(settings, run, folder)
+        except TrainingFault as fault:
+            result = {**asdict(run), "fault": str(fault)}
     gc.collect()  # engines hold cycles
     return {**result, "seconds": round(time.perf_counter() - started, 1)}
 
@@ -145,7 +150,9 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     from dschat.rlhf.training_loop import Plan, PPOLoop
 
     config = ppo_config(settings, run, folder)
-    prepared = _prepare(config)
+    prepared = replace(_prepare(settings), output=folder)
+    set_up_logging()  # of this run's log
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     batches = config.batches(1)
     tokenizer = prepared.tokenizer
     torch.manual_seed(run.seed)
@@ -180,25 +187,22 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     shutil.rmtree(folder / f"step-{settings.steps}" / "critic")
     (folder / "critic").unlink(missing_ok=True)
     return {
-        "regularizer": run.regularizer, "strength": run.strength, "seed": run.seed, "beta": config.ppo.kl_ctl,
-        "own": vars(examiner.measure(own)), "common": vars(examiner.measure(common)), "reference": vars(reference),
+        **asdict(run), "beta": config.ppo.kl_ctl, "own": asdict(examiner.measure(own)),
+        "common": asdict(examiner.measure(common)), "reference": asdict(reference),
         "far_cost": geometry.far_cost, "nearest_distance": geometry.nearest_distance,
     }  # fmt: skip
 
 
-def _prepare(config: PPOConfig) -> Prepared:
-    """Data and tokenizer; the split of the data is that of the models' own seed."""
+@cache
+def _prepare(settings: Settings) -> Prepared:
+    """Data and tokenizer, once per process: to find out that the cached data are up to date takes seconds.
+
+    The split of the data is that of the models' own seed, whatever the seeds of the runs.
+    """
+    config = ppo_config(settings, Run("none", 0.0, DATA_SEED), Path(settings.output) / "runs")
     rollout = config.rollout
-    prepared = prepare(
+    return prepare(
         phase="ppo", model_flag="actor_model_name_or_path", model_path=config.models.actor_model_name_or_path,
         max_length=rollout.max_prompt_seq_len, row_length=rollout.max_prompt_seq_len + rollout.max_answer_seq_len,
-        length_flags="the quickstart's lengths", data=config.data,
-        runtime=replace(config.runtime, seed=DATA_SEED), output=config.output,
+        length_flags="the quickstart's lengths", data=config.data, runtime=config.runtime, output=config.output,
     )  # fmt: skip
-    logging.getLogger("transformers").setLevel(logging.ERROR)
-    return prepared
-
-
-def is_finite(result: Mapping[str, Any]) -> bool:
-    """Whether all that was measured is a number; a run that broke down is reported, not averaged."""
-    return all(math.isfinite(value) for part in ("own", "common") for value in result[part].values())

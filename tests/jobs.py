@@ -6,7 +6,7 @@ import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,7 +68,7 @@ def answer_by_prompt(prompts: PromptBatch) -> Tensor:
         seed = int(ids[mask.bool()].sum())
         generator = torch.Generator().manual_seed(seed)
         row = torch.randint(5, 40, (ANSWER_TOKENS,), generator=generator)
-        row[seed % ANSWER_TOKENS :] = 2  # EOS, at once in every fifth answer
+        row[seed % ANSWER_TOKENS :] = make_tokenizer().eos_token_id  # at once in every fifth answer
         rows.append(row)
     return torch.cat([prompts.input_ids, torch.stack(rows).to(prompts.input_ids.device)], dim=-1)
 
@@ -84,11 +84,11 @@ def write_pairs(path: Path, *, rows: int = 160, seed: int = 0) -> Path:
     return path
 
 
-def make_folders(folder: Path, *, family: str = "llama") -> dict[str, str]:
+def make_folders(folder: Path, *, family: str = "llama", pad: Literal["pad", "eos"] = "pad") -> dict[str, str]:
     """Data, a language model and a reward model on disk; returns their paths."""
     from dschat.models.reward_model import load_token_scorer
 
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(pad=pad)
     export_model(make_causal_lm(family, vocab_size=len(tokenizer)), tokenizer, folder / "sft")
     torch.manual_seed(0)
     scorer = load_token_scorer(

@@ -25,4 +25,4 @@ PPO = """--data_path openai/summarize_from_feedback --data_split 2,4,4
 --critic_zero_stage 3 --offload --kl_ctl 0.05 --temperature 0.8 --gamma 1.0 --lam 0.95 --termination_condition fixed
 --ngram 1 --value_function equal --output_dir ../../models/summarize/ppo""".split()
 
-WASSERSTEIN = [*PPO, *"--max_iter 10 --cost_dim 512 --top_k 128".split()]
+WASSERSTEIN = [*PPO[:-1], "../../models/summarize/wpr", *"--max_iter 10 --cost_dim 512 --top_k 128".split()]

@@ -140,6 +140,15 @@ def test_output_folder_that_cannot_be_made(paths: dict[str, str], tmp_path: Path
     assert "cannot be made" in sft(paths, tmp_path, "")
 
 
+def test_output_folder_of_another_run(paths: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/metrics.jsonl").write_text('{"step": 1}\n')
+    text = sft(paths, tmp_path, "")
+    assert "already holds a run" in text
+    assert "--overwrite_output_dir" in text
+    assert (tmp_path / "out/metrics.jsonl").read_text() == '{"step": 1}\n'
+
+
 @pytest.mark.trains
 def test_nan_loss_stops_before_the_weights_change(paths: dict[str, str], tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(paths["sft"])

@@ -28,11 +28,12 @@ def test_a_mean_over_nothing_is_nan() -> None:
     assert math.isnan(means.reduce()["reward"])
 
 
-def test_log_appends_json_lines_and_writes_nan_as_null(tmp_path: Path) -> None:
+def test_log_writes_json_lines_and_nan_as_null(tmp_path: Path) -> None:
     path = tmp_path / "run" / "metrics.jsonl"
     with MetricsLog(path, None) as log:
-        log.write(1, {"loss": 0.5, "reward": math.nan})
+        log.write(7, {"loss": 1.0})
     with MetricsLog(path, None) as log:
+        log.write(1, {"loss": 0.5, "reward": math.nan})
         log.write(2, {"loss": math.inf})
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert lines == [{"step": 1, "loss": 0.5, "reward": None}, {"step": 2, "loss": None}]

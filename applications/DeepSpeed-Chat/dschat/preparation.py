@@ -20,6 +20,8 @@ from dschat.runtime.logging import set_up_logging
 
 logger = logging.getLogger(__name__)
 
+METRICS_NAME = "metrics.jsonl"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -76,12 +78,17 @@ def prepare(
 
 
 def output_folder(output: OutputConfig) -> Path:
-    """The folder that a run writes to, made if it is not there; UserError where it cannot be."""
+    """The folder that a run writes to, made if it is not there; UserError where it cannot be or holds another run."""
     folder = Path(str(output.output_dir)).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir {output.output_dir} cannot be made ({error}); choose another folder") from error
+    if (folder / METRICS_NAME).exists() and not output.overwrite_output_dir:
+        raise UserError(
+            f"--output_dir {output.output_dir} already holds a run ({METRICS_NAME}); choose another folder or pass "
+            "--overwrite_output_dir"
+        )
     return folder
 
 

@@ -118,6 +118,7 @@ class OutputConfig:
     _argument_group_name: ClassVar[str] = "output"
 
     output_dir: str | None = HfArg(default=None, help="Folder of models, metrics.jsonl and caches (required).")
+    overwrite_output_dir: bool = HfArg(default=False, help="Start anew in a folder that already holds a run.")
     enable_tensorboard: bool = HfArg(default=False, help="Also write the metrics for TensorBoard.")
     tensorboard_path: str | None = HfArg(
         default=None, help="Folder of the TensorBoard files; default: tensorboard in --output_dir."

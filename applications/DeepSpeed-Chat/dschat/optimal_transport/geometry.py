@@ -34,7 +34,9 @@ _SELF_SLACK = 1e-6  # absolute; what rounding leaves of the cost between a token
 _COSINE_NORM_FLOOR = 1e-8
 _FAR_COST_PAIRS = 16_384
 _FAR_COST_SEED = 0
-_BLOCK_ELEMENTS = 2**22  # scores held at once while building
+_BLOCK_ELEMENTS = 2**22  # entries of a block of closenesses; on a CPU it should stay in the cache
+_ACCELERATOR_BLOCK_ELEMENTS = 2**27
+_MIN_BLOCK_ROWS = 64  # fewer would read the whole table too often for too little arithmetic
 _CANCELLATION = 1e-2  # squared distance over squared norm below which float32 loses its digits
 
 
@@ -234,44 +236,49 @@ def _paired(left: Tensor, right: Tensor, metric: Metric) -> Tensor:
 def _neighbourhoods(points: Tensor, metric: Metric, *, num_neighbors: int, block_size: int) -> tuple[Tensor, Tensor]:
     """Cost to the nearest and to the `num_neighbors`-th nearest other point: two [V] float32 tensors for [V, D]."""
     count = len(points)
-    rows_per_block = max(1, min(block_size, _BLOCK_ELEMENTS // count))
-    center = points.mean(dim=0) if metric == "l2" else torch.zeros_like(points[0])
-    centered = points - center  # small norms leave the matmul identity its digits
-    squares = centered.square().sum(dim=1) if metric == "l2" else torch.zeros_like(points[:, 0])
+    elements = _BLOCK_ELEMENTS if points.device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
+    rows_per_block = min(block_size, max(_MIN_BLOCK_ROWS, elements // count))
+    if metric == "l2":
+        points = points - points.mean(dim=0)  # small norms leave the identity |x|^2 - 2 x.y + |y|^2 its digits
+    squares = points.square().sum(dim=1) if metric == "l2" else torch.zeros_like(points[:, 0])
+    halves = squares / 2
     nearest, radius = torch.empty_like(squares), torch.empty_like(squares)
     for start in range(0, count, rows_per_block):
         rows = torch.arange(start, min(start + rows_per_block, count), device=points.device)
-        # The row's own norm changes no order, so closeness = 2 x.y - |y|^2 ranks like the distance.
-        closeness = torch.addmm(squares, centered[rows], centered.T, beta=-1.0, alpha=2.0)
-        values, order = _closest_others(closeness, rows, num_neighbors)
+        # The row's own norm changes no order: x.y - |y|^2 / 2 ranks like the distance from x to y.
+        closeness = torch.mm(points[rows], points.T).sub_(halves)
+        closest, last, closest_value = _nearest_and_last(closeness, rows, num_neighbors)
         if metric == "l2":
-            doubtful = squares[rows] - values[:, 0] < _CANCELLATION * squares[rows]
+            doubtful = squares[rows] - 2 * closest_value < _CANCELLATION * squares[rows]
             if doubtful.any():
-                order[doubtful] = _closest_in_float64(centered, rows[doubtful], num_neighbors)
-        nearest[rows] = _paired(points[rows], points[order[:, 0]], metric)
-        radius[rows] = _paired(points[rows], points[order[:, -1]], metric)
+                ranked = _closeness_in_float64(points, rows[doubtful])
+                closest[doubtful], last[doubtful], _ = _nearest_and_last(ranked, rows[doubtful], num_neighbors)
+        nearest[rows] = _paired(points[rows], points[closest], metric)
+        radius[rows] = _paired(points[rows], points[last], metric)
     return nearest, radius
 
 
-def _closest_others(closeness: Tensor, rows: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor]:
-    """The `num_neighbors` largest of [N, V] closenesses and their columns, [N, k1], closest first; not the row itself.
+def _nearest_and_last(closeness: Tensor, rows: Tensor, num_neighbors: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns [N] of the closest and of the `num_neighbors`-th closest other token, and the closest one's value [N].
 
-    The token itself is excluded by its index: among duplicated embeddings it need not be the first.
+    Overwrites the entry of each row's own token, excluded by its index: with duplicates it need not be the first.
     """
     closeness.scatter_(1, rows[:, None], -math.inf)
     columns = largest_columns(closeness, num_neighbors)
-    values, order = closeness.gather(1, columns).sort(dim=1, descending=True)
-    return values, columns.gather(1, order)
+    values = closeness.gather(1, columns)
+    largest, smallest = values.max(dim=1), values.min(dim=1)
+    closest, last = (columns.gather(1, found.indices[:, None])[:, 0] for found in (largest, smallest))
+    return closest, last, largest.values
 
 
-def _closest_in_float64(centered: Tensor, rows: Tensor, num_neighbors: int) -> Tensor:
-    """Columns [N, k1] as `_closest_others`, for rows with near-duplicates, whose order float32 cannot tell."""
-    queries = centered[rows].double()
+def _closeness_in_float64(points: Tensor, rows: Tensor) -> Tensor:
+    """x.y - |y|^2 / 2, [N, V] float64, for rows with near-duplicates, whose order float32 cannot tell."""
+    queries = points[rows].double()
     blocks = []
-    for block in centered.split(max(1, _BLOCK_ELEMENTS // centered.shape[1])):
+    for block in points.split(max(1, _BLOCK_ELEMENTS // points.shape[1])):
         wide = block.double()
-        blocks.append(torch.addmm(wide.square().sum(dim=1), queries, wide.T, beta=-1.0, alpha=2.0))
-    return _closest_others(torch.cat(blocks, dim=1), rows, num_neighbors)[1]
+        blocks.append(torch.mm(queries, wide.T).sub_(wide.square().sum(dim=1) / 2))
+    return torch.cat(blocks, dim=1)
 
 
 def _median_pair_cost(points: Tensor, metric: Metric) -> float:

@@ -156,4 +156,4 @@ class DeepSpeedRLHFEngine:
 
     def _frozen(self, load: partial[nn.Module], placement: Placement) -> nn.Module:
         settings = inference_settings(placement)
-        return frozen_model(load_partitioned(load, settings), settings, self._device, self._dtype)
+        return frozen_model(load_partitioned(load, settings), settings, self._device)

@@ -24,7 +24,7 @@ from dschat.models.tokenizer import (
     load_config,
     load_tokenizer,
 )
-from dschat.preparation import Prepared, prepare, steps_per_epoch, tensorboard_folder
+from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch, tensorboard_folder
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers, ScoredAnswers
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
@@ -123,7 +123,7 @@ class PPOLoop:
         tensorboard = tensorboard_folder(self._config.output, output)
         seconds = 0.0
         with (
-            MetricsLog(output / "metrics.jsonl", tensorboard) as log,
+            MetricsLog(output / METRICS_NAME, tensorboard) as log,
             step_progress(self._plan.steps, "PPO") as progress,
         ):
             if monitoring.eval_steps:

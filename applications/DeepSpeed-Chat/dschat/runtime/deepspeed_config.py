@@ -140,11 +140,12 @@ def training_engine(model: nn.Module, settings: dict[str, Any], optimization: Op
     return engine
 
 
-def frozen_model(model: nn.Module, settings: dict[str, Any], device: torch.device, dtype: str) -> nn.Module:
+def frozen_model(model: nn.Module, settings: dict[str, Any], device: torch.device) -> nn.Module:
     """`model` for evaluation: a DeepSpeed engine at stage 3, the module itself otherwise."""
     model.eval().requires_grad_(False)
     if settings["zero_optimization"]["stage"] < ZERO_PARTITIONED:
-        return model.to(device=device, dtype=TORCH_DTYPES[dtype])
+        # not to a dtype: rotary frequencies stay float32 in a model loaded in 16 bits, as in the trained engines
+        return model.to(device)
     import deepspeed
 
     engine, *_ = deepspeed.initialize(model=model, config=settings)

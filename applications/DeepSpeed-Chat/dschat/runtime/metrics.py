@@ -41,7 +41,7 @@ class WeightedMeans:
 
 
 class MetricsLog:
-    """Appends one JSON object per step to a file and the same numbers to TensorBoard; a no-op off rank 0."""
+    """Writes one JSON object per step to a new file and the same numbers to TensorBoard; a no-op off rank 0."""
 
     def __init__(self, path: Path, tensorboard: Path | None) -> None:
         self._file = None
@@ -49,7 +49,7 @@ class MetricsLog:
         if not is_main_process():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("w", encoding="utf-8")
         if tensorboard is not None:
             # slow to import, and only some runs want it
             from torch.utils.tensorboard import SummaryWriter

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dschat.config.sections import ScheduleConfig, SupervisedConfig
 from dschat.data.phases import epoch_order, rank_rows
-from dschat.preparation import steps_per_epoch
+from dschat.preparation import METRICS_NAME, steps_per_epoch
 from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.guards import check_finite
 from dschat.runtime.logging import step_progress
@@ -109,7 +109,7 @@ class SupervisedLoop:
         interval = settings.training.eval_interval
         seconds = 0.0
         with (
-            MetricsLog(settings.output / "metrics.jsonl", settings.tensorboard) as log,
+            MetricsLog(settings.output / METRICS_NAME, settings.tensorboard) as log,
             step_progress(total, settings.title) as progress,
         ):
             log.write(0, self.evaluate())

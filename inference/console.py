@@ -1,0 +1,44 @@
+"""What inference and evaluation show on a terminal: messages and progress on stderr, results on stdout."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.highlighter import NullHighlighter
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+_errors = Console(stderr=True, highlight=False)
+
+
+def set_up_logging() -> None:
+    """Our own messages at once, the libraries' only where something is wrong."""
+    handler = RichHandler(
+        console=_errors, show_time=False, show_path=False, highlighter=NullHighlighter(), markup=False
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    for name in ("__main__", "dschat", "evaluation", "inference"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def show(text: str) -> None:
+    """Lines for the user on stdout, as they are."""
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A progress bar; yields what adds to it. Nothing is drawn where nothing is left to do, or stderr is no terminal.
+
+    Args:
+        title: what is being done.
+        total: how much there is to do.
+        done: how much of it earlier runs did.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_errors, disable=done >= total) as progress:
+        task = progress.add_task(title, total=total, completed=done)
+        yield lambda amount: progress.update(task, advance=amount)

@@ -1,0 +1,167 @@
+"""One PPO step on real engines against plain models and Python loops, row by row, without any padding."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from dschat.config.sections import DivergenceConfig
+from dschat.config.steps import PPOConfig, parse_ppo_config
+from dschat.data.batches import PromptBatch
+from dschat.rlhf.experience import Experience
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
+from dschat.rlhf.regularizers import build_regularizer
+from dschat.rlhf.reward_sources import build_reward_source
+from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
+from dschat.rlhf.rollout import AnswerTokens
+from dschat.runtime.metrics import WeightedMeans
+from tests.jobs import make_folders, ppo_arguments
+from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
+from tests.toy_tokenizers import make_tokenizer
+
+TOLERANCE = 2e-4  # float32 engines against float64 models
+BETA, CLIP = 0.3, 1.5
+CPU = torch.device("cpu")
+PROMPTS = [[2, 50, 51, 52, 53], [2, 60], [2, 70, 71], [2, 80, 81, 82]]
+EOS = 3
+ANSWERS = [[90, 91, EOS], [92, 93, 94, 95, 96], [EOS], [97, EOS]]  # the third says nothing
+
+
+class Case:
+    """Trainer, prompts with fixed answers, and what the plain models say about each row alone."""
+
+    def __init__(self, folder: Path, pad: Literal["pad", "eos"]) -> None:
+        paths = make_folders(folder, pad=pad)
+        self.tokenizer = make_tokenizer(pad=pad)
+        # another actor than the reference, so that the penalty is not zero
+        self.config = self._config(paths, folder)
+        self.engine = DeepSpeedRLHFEngine(
+            self.config, ModelPaths(paths["sft"], paths["reward"]), self.tokenizer, total_updates=5, device=CPU
+        )
+        with torch.no_grad():
+            for parameter in self.engine.reference.parameters():
+                parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+        self.policy = AutoModelForCausalLM.from_pretrained(paths["sft"]).double().eval()
+        self.scorer = AutoModelForSequenceClassification.from_pretrained(paths["reward"]).double().eval()
+        self.reference = AutoModelForCausalLM.from_pretrained(paths["sft"]).eval()
+        self.reference.load_state_dict(self.engine.reference.state_dict())
+        self.reference.double()
+
+    @staticmethod
+    def _config(paths: dict[str, str], folder: Path) -> PPOConfig:
+        extra = (
+            f"--kl_ctl {BETA} --reward_clip {CLIP} --gamma 0.98 --lam 0.9 --per_device_generation_batch_size 4 "
+            "--per_device_training_batch_size 2 --gradient_accumulation_steps 2 --actor_zero_stage 1"
+        )
+        return parse_ppo_config(ppo_arguments(paths, folder / "out", extra), regularizer=DivergenceConfig)
+
+    def prompts(self) -> PromptBatch:
+        width, pad = max(map(len, PROMPTS)), int(self.tokenizer.pad_token_id)
+        ids = [[pad] * (width - len(row)) + row for row in PROMPTS]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in PROMPTS]
+        return PromptBatch(torch.tensor(ids), torch.tensor(mask), tuple({"id": i} for i in range(len(PROMPTS))))
+
+    def sample(self, prompts: PromptBatch) -> Tensor:
+        width, pad = max(map(len, ANSWERS)), int(self.tokenizer.pad_token_id)
+        answers = torch.tensor([row + [pad] * (width - len(row)) for row in ANSWERS])
+        return torch.cat([prompts.input_ids, answers], dim=-1)
+
+    def trainer(self) -> DeepSpeedPPOTrainer:
+        tokens = AnswerTokens(stop=(EOS,), pad=int(self.tokenizer.pad_token_id), vocab_size=len(self.tokenizer))
+        return DeepSpeedPPOTrainer(
+            self.engine, self.config,
+            build_regularizer(
+                self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, penalty_coef=BETA,
+                seed=0,
+            ),
+            build_reward_source(self.config.reward, reward_model=self.engine.reward),
+            self.tokenizer, tokens, device=CPU, sample=self.sample,
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def row(self, number: int) -> dict[str, Any]:
+        """Everything about one row, from its real tokens alone, in float64."""
+        prompt, answer = PROMPTS[number], ANSWERS[number]
+        ids = torch.tensor([prompt + answer])
+        start, n = len(prompt), len(answer)
+        chosen = ids[:, 1:, None]
+        log_probs, reference = (
+            m(input_ids=ids).logits.log_softmax(-1)[:, :-1].gather(-1, chosen)[0, start - 1 :, 0]
+            for m in (self.policy, self.reference)
+        )
+        scores = self.scorer.score(self.scorer.model(input_ids=ids).last_hidden_state)[0, :, 0]
+        values = scores[start - 1 : start - 1 + n]
+        result = ppo_row(
+            (log_probs - reference).tolist(), scores[-1].item(), values.tolist(), beta=BETA, clip=CLIP, gamma=0.98,
+            lam=0.9,
+        )  # fmt: skip
+        return {"log_probs": log_probs, "values": values, "score": scores[-1].item(), "result": result, "length": n}
+
+
+@pytest.fixture(scope="module", params=["pad", "eos"])
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, process_group: torch.device) -> Case:
+    return Case(tmp_path_factory.mktemp(f"trainer-{request.param}"), request.param)
+
+
+def check_rows(experience: Experience, case: Case) -> tuple[float, float, int]:
+    """Compare every row with the oracle; returns the summed losses before the first update and the token count."""
+    policy = value = 0.0
+    tokens = 0
+    for number in range(len(PROMPTS)):
+        if number == 2:
+            assert experience.response_mask[number].sum() == 0
+            continue
+        expected = case.row(number)
+        n = expected["length"]
+        tokens += n
+        assert experience.response_mask[number].tolist() == [t < n for t in range(5)]
+        for ours, theirs in (
+            (experience.log_probs, expected["log_probs"]),
+            (experience.values, expected["values"]),
+            (experience.advantages, torch.tensor(expected["result"].advantages)),
+            (experience.returns, torch.tensor(expected["result"].returns)),
+        ):
+            torch.testing.assert_close(ours[number, :n].double(), theirs.double(), atol=TOLERANCE, rtol=TOLERANCE)
+        for t in range(n):
+            log_prob, v = expected["log_probs"][t].item(), expected["values"][t].item()
+            policy += policy_term(log_prob, log_prob, expected["result"].advantages[t], 0.2)
+            value += value_term(v, v, expected["result"].returns[t], 0.2)
+    return policy, value, tokens
+
+
+def test_experience_and_losses_equal_plain_models_and_loops(case: Case) -> None:
+    trainer = case.trainer()
+    means = WeightedMeans(CPU)
+    experience, answers = trainer.generate_experience(case.prompts(), means)
+    policy, value, tokens = check_rows(experience, case)
+    trainer.train_rlhf([experience], means, step=1)
+    metrics = means.reduce()
+    assert tokens == 10
+    assert metrics["actor_loss"] == pytest.approx(policy / tokens, rel=TOLERANCE, abs=TOLERANCE)
+    assert metrics["critic_loss"] == pytest.approx(value / tokens, rel=TOLERANCE, abs=TOLERANCE)
+    scores = [case.row(i)["score"] for i in (0, 1, 3)]
+    assert metrics["reward"] == pytest.approx(sum(scores) / 3, rel=TOLERANCE)
+    assert [answers.scores[i] for i in (0, 1, 3)] == pytest.approx(scores, rel=TOLERANCE)
+    assert metrics["usable_share"] == 0.75
+    assert metrics["response_length"] == pytest.approx(tokens / 3)
+    assert answers.answers[2] == ""
+
+
+def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
+    trainer = case.trainer()
+    trainer._sample = lambda prompts: torch.cat([prompts.input_ids, torch.full((4, 2), EOS)], dim=-1)
+    before = [p.detach().clone() for p in case.engine.actor.module.parameters()]
+    means = WeightedMeans(CPU)
+    experience, _ = trainer.generate_experience(case.prompts(), means)
+    trainer.train_rlhf([experience], means, step=2)
+    metrics = means.reduce()
+    assert metrics["usable_share"] == 0.0
+    assert metrics["actor_grad_norm"] == 0.0
+    # AdamW still moves along its momentum, by much less than a step with a gradient
+    change = max((p - q).abs().max().item() for p, q in zip(before, case.engine.actor.module.parameters(), strict=True))
+    assert change < 1e-2
