@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from dschat.config.sections import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
+from dschat.errors import TrainingFault
 from dschat.rlhf.experience import Experience
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import build_regularizer
@@ -137,7 +138,7 @@ def check_rows(experience: Experience, case: Case) -> tuple[float, float, int]:
 def test_experience_and_losses_equal_plain_models_and_loops(case: Case) -> None:
     trainer = case.trainer()
     means = WeightedMeans(CPU)
-    experience, answers = trainer.generate_experience(case.prompts(), means)
+    experience, answers = trainer.generate_experience(case.prompts(), means, step=1)
     policy, value, tokens = check_rows(experience, case)
     trainer.train_rlhf([experience], means, step=1)
     metrics = means.reduce()
@@ -157,7 +158,7 @@ def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
     trainer._sample = lambda prompts: torch.cat([prompts.input_ids, torch.full((4, 2), EOS)], dim=-1)
     before = [p.detach().clone() for p in case.engine.actor.module.parameters()]
     means = WeightedMeans(CPU)
-    experience, _ = trainer.generate_experience(case.prompts(), means)
+    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
     trainer.train_rlhf([experience], means, step=2)
     metrics = means.reduce()
     assert metrics["usable_share"] == 0.0
@@ -165,3 +166,16 @@ def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
     # AdamW still moves along its momentum, by much less than a step with a gradient
     change = max((p - q).abs().max().item() for p, q in zip(before, case.engine.actor.module.parameters(), strict=True))
     assert change < 1e-2
+
+
+def test_broken_logits_stop_the_step_and_are_named(case: Case) -> None:
+    weight = case.engine.reference.get_input_embeddings().weight
+    row = weight[90].detach().clone()
+    with torch.no_grad():
+        weight[90] = torch.nan
+    with pytest.raises(
+        TrainingFault, match="log-probabilities of the answers became NaN or infinite at step 7 on rank 0"
+    ):
+        case.trainer().generate_experience(case.prompts(), WeightedMeans(CPU), step=7)
+    with torch.no_grad():
+        weight[90] = row

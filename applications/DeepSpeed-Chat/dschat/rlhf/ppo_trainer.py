@@ -74,12 +74,15 @@ class DeepSpeedPPOTrainer:
         self._sample = sample or self._sample_from_actor
         self._models = engine.scored_models()
 
-    def generate_experience(self, prompts: PromptBatch, means: WeightedMeans) -> tuple[Experience, ScoredAnswers]:
+    def generate_experience(
+        self, prompts: PromptBatch, means: WeightedMeans, *, step: int
+    ) -> tuple[Experience, ScoredAnswers]:
         """Answer prompts and work out advantages.
 
         Args:
             prompts: [B, P]; the same B on every rank.
             means: receives this rollout's metrics.
+            step: its number, for messages.
         """
         self._engine.actor.eval()
         self._engine.critic.eval()
@@ -91,6 +94,8 @@ class DeepSpeedPPOTrainer:
         scores = score_rollout(
             rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
         )
+        log_probs = torch.stack([scores.log_probs, scores.reference_log_probs])
+        check_finite(log_probs, step=step, what="log-probabilities of the answers")
         mask, ppo = rollout.response_mask, self._config.ppo
         rewards = shape_rewards(scores.penalty, score, mask, penalty_coef=ppo.kl_ctl, score_clip=ppo.reward_clip)
         advantages, returns = generalized_advantages(rewards, scores.values, mask, gamma=ppo.gamma, lam=ppo.lam)
@@ -106,6 +111,7 @@ class DeepSpeedPPOTrainer:
         self._record_rollout(rollout, score, scores, experience, means)
         means.add("generation_seconds", generated - started, 1.0)
         means.add("scoring_seconds", time.perf_counter() - generated, 1.0)
+        means.add("penalty_seconds", scores.penalty_seconds, 1.0)
         return experience, _for_people(rollout, score, scores)
 
     def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ class Scores:
     """[B, R] float32, the critic before each token."""
     penalty_metrics: Mapping[str, Tensor]
     """Sums over this rank's response tokens of the regularizer's diagnostics, scalars."""
+    penalty_seconds: float
+    """Time spent in the regularizer."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +67,11 @@ def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regulariz
     """
     rows = max(1, MAX_LOGITS_PER_CHUNK // (longest_response * models.vocab_size))
     chunks: list[tuple[Tensor, Tensor, Penalty]] = []
+    seconds = 0.0
     for start in range(0, len(rollout.records), rows):
-        part = slice(start, start + rows)
-        chunks.append(_score_rows(rollout, part, models, regularizer))
+        *scored, spent = _score_rows(rollout, slice(start, start + rows), models, regularizer)
+        chunks.append(tuple(scored))
+        seconds += spent
     sums: dict[str, Tensor] = {}
     for *_, penalty in chunks:
         for name, values in penalty.metrics.items():
@@ -79,6 +84,7 @@ def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regulariz
             models.critic, rollout.sequences, rollout.attention_mask, width=rollout.response_mask.shape[1]
         ),
         penalty_metrics=sums,
+        penalty_seconds=seconds,
     )
 
 
@@ -105,8 +111,8 @@ def response_log_probs(actor: Any, models: ScoredModels, sequences: Tensor, mask
 
 def _score_rows(
     rollout: Rollout, part: slice, models: ScoredModels, regularizer: Regularizer
-) -> tuple[Tensor, Tensor, Penalty]:
-    """Log-probabilities [b, R] of policy and reference, and the penalty with values [b, R] and metrics [n]."""
+) -> tuple[Tensor, Tensor, Penalty, float]:
+    """Log-probabilities [b, R] of policy and reference, the penalty (values [b, R], metrics [n]) and its seconds."""
     sequences, attention = rollout.sequences[part], rollout.attention_mask[part]
     mask = rollout.response_mask[part]
     width = mask.shape[1]
@@ -118,7 +124,7 @@ def _score_rows(
     tokens = rollout.responses[part][mask]
     if tokens.numel() == 0:
         nothing = torch.zeros(mask.shape, device=mask.device)
-        return nothing, nothing, Penalty(nothing)
+        return nothing, nothing, Penalty(nothing), 0.0
     positions = ScoredPositions(
         policy_logits=policy_logits,
         reference_logits=reference_logits,
@@ -126,7 +132,7 @@ def _score_rows(
         policy_log_probs=token_log_probs(policy_logits, tokens),
         reference_log_probs=token_log_probs(reference_logits, tokens),
     )
-    penalty = regularizer.penalty(positions)
+    penalty, seconds = _timed_penalty(regularizer, positions)
 
     def spread(values: Tensor) -> Tensor:
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
@@ -135,4 +141,20 @@ def _score_rows(
         spread(positions.policy_log_probs),
         spread(positions.reference_log_probs),
         Penalty(spread(penalty.values), penalty.metrics),
+        seconds,
     )
+
+
+def _timed_penalty(regularizer: Regularizer, positions: ScoredPositions) -> tuple[Penalty, float]:
+    """The penalty and the seconds it took; NaN instead where the models' logits are broken already."""
+    log_probs = torch.stack([positions.policy_log_probs, positions.reference_log_probs])
+    if not bool(log_probs.isfinite().all()):
+        # the caller stops the run on all ranks together; a regularizer would stop this one alone
+        return Penalty(torch.full_like(positions.policy_log_probs, torch.nan)), 0.0
+    device = log_probs.device
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
+    synchronize(device)
+    started = time.perf_counter()
+    penalty = regularizer.penalty(positions)
+    synchronize(device)
+    return penalty, time.perf_counter() - started

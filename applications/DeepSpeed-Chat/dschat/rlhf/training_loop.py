@@ -127,7 +127,7 @@ class PPOLoop:
             step_progress(self._plan.steps, "PPO") as progress,
         ):
             if monitoring.eval_steps:
-                log.write(0, self.evaluate())
+                log.write(0, self.evaluate(step=0))
             for step in range(1, self._plan.steps + 1):
                 metrics = self._step(step)
                 seconds = (
@@ -137,14 +137,14 @@ class PPOLoop:
                 )
                 last = step == self._plan.steps
                 if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
-                    metrics |= self.evaluate()
+                    metrics |= self.evaluate(step=step)
                 log.write(step, metrics)
                 progress.advance(step, metrics, SHOWN_METRICS, seconds_per_step=seconds)
                 if last or (monitoring.save_steps and step % monitoring.save_steps == 0):
                     self._save(output / f"step-{step}")
 
-    def evaluate(self) -> dict[str, float]:
-        """Means over answers to held-out prompts; the random state of training is left as it was."""
+    def evaluate(self, *, step: int) -> dict[str, float]:
+        """Means over answers to held-out prompts after `step` steps; training's random state is left as it was."""
         rows = self._prepared.data.evaluation
         count = min(self._config.monitoring.eval_prompts, len(rows))
         per_rank = self._config.rollout.per_device_generation_batch_size
@@ -156,7 +156,8 @@ class PPOLoop:
                 start = (batch * world_size() + rank()) * per_rank
                 # the last batch wraps around: every rank runs equally many rows
                 items = [rows[(start + i) % count] for i in range(per_rank)]
-                self._trainer.generate_experience(collate_prompts(items, pad_token_id=self._pad), means)
+                prompts = collate_prompts(items, pad_token_id=self._pad)
+                self._trainer.generate_experience(prompts, means, step=step)
         metrics = means.reduce()
         kept = ("reward", "penalty", "log_ratio", "response_length", "ended_share")
         return {f"eval_{name}": metrics[name] for name in kept}
@@ -167,7 +168,7 @@ class PPOLoop:
         experiences = []
         answers: ScoredAnswers | None = None
         for prompts in self._prompt_batches(step):
-            experience, answers = self._trainer.generate_experience(prompts, means)
+            experience, answers = self._trainer.generate_experience(prompts, means, step=step)
             experiences.append(experience)
         self._trainer.train_rlhf(experiences, means, step=step)
         metrics = means.reduce()

@@ -9,15 +9,15 @@ from dschat.errors import TrainingFault
 from dschat.runtime.distributed import rank, reduce_max
 
 
-def check_finite(losses: Tensor, *, step: int, what: str) -> None:
-    """Raise TrainingFault on all ranks if any loss on any rank is NaN or infinite; all ranks call it together.
+def check_finite(values: Tensor, *, step: int, what: str) -> None:
+    """Raise TrainingFault on all ranks if any value on any rank is NaN or infinite; all ranks call it together.
 
     Args:
-        losses: [N] of this rank.
+        values: of this rank, any shape such as [N].
         step: the step in progress, for the message.
-        what: which losses these are.
+        what: what they are, for the message.
     """
-    broken = ~torch.isfinite(losses.detach()).all()
+    broken = ~torch.isfinite(values.detach()).all()
     # rank + 1, so that 0 means nobody
     culprit = int(reduce_max(broken.to(torch.int64) * (rank() + 1)).item())
     if culprit:

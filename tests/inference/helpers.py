@@ -1,0 +1,64 @@
+"""Toy models and data on disk, and the inference program as a user starts it."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import torch
+
+from dschat.models.reward_model import load_token_scorer
+from dschat.runtime.checkpoint import export_model
+from tests.evaluation.helpers import ROOT
+from tests.jobs import WORDS
+from tests.toy_models import make_causal_lm
+from tests.toy_tokenizers import make_tokenizer
+
+PROGRAM = ROOT / "inference" / "inference_with_rewards.py"
+
+
+def make_models(folder: Path, *, pad: str = "pad") -> None:
+    """`run/step-7/actor` and `reward/step_3` below a folder; the policy has rows beyond its tokenizer."""
+    tokenizer = make_tokenizer(pad=pad)
+    size = len(tokenizer) + 5
+    export_model(make_causal_lm("llama", vocab_size=size), tokenizer, folder / "run" / "step-7" / "actor")
+    export_model(make_causal_lm("gemma", vocab_size=size, seed=1), tokenizer, folder / "base")
+    torch.manual_seed(0)
+    scorer = load_token_scorer(
+        str(folder / "base"), fresh_head=True, tokenizer_length=len(tokenizer), dtype=torch.float32, dropout=None,
+        pad_token_id=tokenizer.pad_token_id, trust_remote_code=False,
+    )  # fmt: skip
+    with torch.no_grad():
+        scorer.model.score.weight.normal_(std=0.2)
+    export_model(scorer.model, tokenizer, folder / "reward" / "step_3")
+
+
+def write_posts(folder: Path, *, rows: int = 24) -> Path:
+    """Local data in the columns of TL;DR: posts of very different lengths, one article, one post without a subreddit."""
+    draw = random.Random(3)
+    folder.mkdir(parents=True)
+    for split, count in (("train", 2), ("validation", rows)):
+        with (folder / f"{split}.jsonl").open("w") as file:
+            for row in range(count):
+                post = f"{row} " + " ".join(draw.choices(WORDS, k=draw.choice([2, 5, 9, 60])))
+                info = {"id": str(row), "post": post, "article": None, "subreddit": ["pets", "cars", None][row % 3]}
+                if row == 1 and split == "validation":
+                    info |= {"post": None, "article": "news", "subreddit": None}
+                summaries = [{"text": " " + " ".join(draw.choices(WORDS, k=size))} for size in (3, 4)]
+                file.write(json.dumps({"info": info, "summaries": summaries, "choice": row % 2}) + "\n")
+    return folder
+
+
+def words(folder: Path, *more: object) -> list[object]:
+    """The published command on the toy models, in fp32."""
+    return [
+        "--proj-path", folder / "proj", "--dataset", "summarize", "--data-path", folder / "posts",
+        "--model", f"{folder}/run/step-7/", "--reward-model", folder / "reward" / "step_3", "--temperature", "0.8",
+        "--gpu", "0", "--device", "cpu", "--max-new-tokens", 12, "--max-prompt-length", 60, *more,
+    ]  # fmt: skip
+
+
+def default_output(folder: Path) -> Path:
+    """Where the command writes."""
+    return folder / "proj" / "results" / "summarize" / "temperature=0.8" / "run_step-7.jsonl"
