@@ -37,16 +37,8 @@ class Pair:
 
     def key(self, first: Side, *, judge: str, template: str) -> str:
         """32 hexadecimal digits that stand for one question: the texts, their order, the judge, its prompt."""
-        second = other(first)
-        parts = [
-            first,
-            self.row,
-            self.prompt,
-            self.answer(first).response,
-            self.answer(second).response,
-            judge,
-            template,
-        ]
+        answers = [self.answer(side).response for side in (first, other(first))]
+        parts = [first, self.row, self.prompt, *answers, judge, template]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

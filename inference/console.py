@@ -11,7 +11,12 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+UNWRAPPED = 400
+"""Columns where there is no terminal: a message stays on its line in a log file."""
+
 _errors = Console(stderr=True, highlight=False)
+if not _errors.is_terminal:
+    _errors = Console(stderr=True, highlight=False, width=UNWRAPPED)
 
 
 def set_up_logging() -> None:
@@ -39,6 +44,6 @@ def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Callable[
         done: how much of it earlier runs did.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_errors, disable=done >= total) as progress:
+    with Progress(*columns, console=_errors, disable=done >= total or not _errors.is_terminal) as progress:
         task = progress.add_task(title, total=total, completed=done)
         yield lambda amount: progress.update(task, advance=amount)

@@ -1,4 +1,4 @@
-"""Answers held-out prompts and scores the answers. `python inference/inference_with_rewards.py --help` lists the flags."""
+"""Answers held-out prompts and scores the answers; `--help` lists the flags."""
 
 from __future__ import annotations
 

@@ -90,9 +90,9 @@ def _is_local(model: str) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="inference_with_rewards.py",
-        description="Answers held-out prompts with a trained model and scores the answers with a reward model. Finished "
-        "rows go to <output>.partial at once; a run that was stopped goes on there, and the result file appears when "
-        "all rows are done.",
+        description="Answers held-out prompts with a trained model and scores the answers with a reward model. "
+        "Finished rows go to <output>.partial at once; a run that was stopped goes on there, and the result file "
+        "appears when all rows are done.",
         allow_abbrev=False,
     )
     _add_what(parser.add_argument_group("what to answer, with which models"))

@@ -100,6 +100,7 @@ def run_settings(
         "prompts": content_key({"rows": [[row.prompt, row.chosen, row.rejected] for row in prompts]}),
         "num_samples": len(prompts),
         "reward_model": reward_path,
+        "reward_model_files": weights_key(reward_path),
         "end_of_conversation_token": options.end_of_conversation_token,
         "dtype": str(dtype).removeprefix("torch."),
         "batch_size": options.batch_size,
@@ -109,6 +110,7 @@ def run_settings(
         return shared
     return shared | {
         "model": model_path,
+        "model_files": weights_key(model_path),
         "temperature": options.temperature,
         "top_k": options.top_k,
         "top_p": options.top_p,
@@ -116,6 +118,15 @@ def run_settings(
         "max_prompt_length": options.max_prompt_length,
         "seed": options.seed,
     }
+
+
+def weights_key(path: str) -> str | None:
+    """Stands for the weight files of a folder (names, sizes and times), None for a name on the hub."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return None
+    files = [(file.name, file.stat()) for kind in ("*.safetensors", "*.bin") for file in sorted(folder.glob(kind))]
+    return content_key({name: [state.st_size, state.st_mtime_ns] for name, state in files})
 
 
 def load_policy(path: str, options: Options, *, device: torch.device, dtype: torch.dtype) -> Policy:

@@ -1,6 +1,6 @@
 """Scores of answers from the reward model, in the form in which it was trained: prompt, answer, one end token.
 
-A score is a function of the two texts alone, so a result file's rewards can be had again from its prompts and responses.
+A score is a function of the two texts alone, so a file's rewards can be had again from its prompts and responses.
 """
 
 from __future__ import annotations

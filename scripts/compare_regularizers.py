@@ -86,7 +86,7 @@ def run_all(settings: Settings, runs: Sequence[Run], *, jobs: int) -> Iterator[d
     """
     # DeepSpeed must not be forked; fewer processes than runs, because a process takes seconds to start
     context = multiprocessing.get_context("spawn")
-    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    threads = int(os.environ.get("OMP_NUM_THREADS", max(1, len(os.sched_getaffinity(0)) // jobs)))
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=prepare_worker, initargs=(threads,)) as pool:
         futures = [pool.submit(train_and_measure, settings, run) for run in runs]
         try:
@@ -138,7 +138,7 @@ def compare(options: argparse.Namespace, console: Console) -> None:
     if options.report_only:
         report(options.output, console)
         return
-    for flag in ("seeds", "steps", "jobs", "eval_prompts"):
+    for flag in ("seeds", "steps", "batch", "jobs", "eval_prompts"):
         if getattr(options, flag) < 1:
             raise UserError(f"--{flag} must be at least 1, got {getattr(options, flag)}")
     if min(options.strengths) <= 0:
@@ -147,7 +147,7 @@ def compare(options: argparse.Namespace, console: Console) -> None:
         )
     settings = Settings(
         models=str(options.models.expanduser().absolute()), output=str(options.output.expanduser().absolute()),
-        steps=options.steps, eval_prompts=options.eval_prompts, fast=options.fast,
+        steps=options.steps, batch=options.batch, eval_prompts=options.eval_prompts, fast=options.fast,
     )  # fmt: skip
     begin(settings)
     runs = grid(options.regularizers, options.strengths, options.seeds)
@@ -187,9 +187,10 @@ def main() -> None:
     )  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=40, help="PPO steps per run (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="prompts per PPO step (default: %(default)s)")
     parser.add_argument("--eval_prompts", type=int, default=64, help="held-out prompts (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time (default: %(default)s)")
-    parser.add_argument("--fast", action="store_true", help="short texts and small batches, for --models of --fast")
+    parser.add_argument("--fast", action="store_true", help="short texts, for the --models of quickstart.sh --fast")
     parser.add_argument("--report_only", action="store_true", help="draw again from the finished runs")
     options = parser.parse_args()
     console = Console()

@@ -25,9 +25,9 @@ from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
 if TYPE_CHECKING:
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 
-PUBLISHED_EPSILON, PUBLISHED_ROUNDS = 0.01, 10
+PUBLISHED_EPSILON, PUBLISHED_ROUNDS, PUBLISHED_TOP_K = 0.01, 10, 128
 EPSILON_IN_NEAREST = 0.2
-MEASURE_ROUNDS, MEASURE_TOLERANCE = 100, 1e-5
+MEASURE_ROUNDS, MEASURE_TOLERANCE, MEASURE_TOP_K = 100, 1e-4, 32
 TOP_TOKENS = 10
 EVALUATION_SEED = 20_260_201
 POSITIONS_PER_CHUNK = 512
@@ -67,7 +67,6 @@ class Examiner:
         *,
         device: torch.device,
         rows: Sequence[Mapping[str, Any]],
-        top_k: int,
     ) -> None:
         """Keep what measuring needs.
 
@@ -79,7 +78,6 @@ class Examiner:
             geometry: of the reference's embeddings.
             device: where the models are.
             rows: tokenised held-out prompts.
-            top_k: k2 of the common Wasserstein distance.
         """
         self._engine = engine
         self._rollout = rollout
@@ -89,7 +87,6 @@ class Examiner:
         self._geometry = geometry
         self._device = device
         self._rows = rows
-        self._top_k = top_k
 
     def sample(self) -> list[Rollout]:
         """The present policy's answers to the held-out prompts; the random state is left as it was."""
@@ -125,8 +122,8 @@ class Examiner:
         rollout, row = _readable_answer(rollouts)
         policy, reference, tokens = self._logits(rollout, slice(row, row + 1))
         published = token_potentials(
-            policy, reference, tokens, self._geometry, top_k=self._top_k, epsilon=PUBLISHED_EPSILON,
-            max_iter=PUBLISHED_ROUNDS,
+            policy, reference, tokens, self._geometry, top_k=PUBLISHED_TOP_K,
+            epsilon=PUBLISHED_EPSILON, max_iter=PUBLISHED_ROUNDS,
         )  # fmt: skip
         return {
             "prompt": rollout.prompts[row],
@@ -139,7 +136,7 @@ class Examiner:
     def _potentials(self, policy: Tensor, reference: Tensor, tokens: Tensor) -> TokenPotentials:
         """The common Wasserstein distance [N], for logits [N, V] and tokens [N]."""
         return token_potentials(
-            policy, reference, tokens, self._geometry, top_k=self._top_k,
+            policy, reference, tokens, self._geometry, top_k=MEASURE_TOP_K,
             epsilon=EPSILON_IN_NEAREST * self._geometry.nearest_distance, max_iter=MEASURE_ROUNDS,
             tol=MEASURE_TOLERANCE, transport="capped", debias=True,
         )  # fmt: skip

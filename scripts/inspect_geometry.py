@@ -166,15 +166,10 @@ def measure(points: Tensor, *, num_neighbors: int, metric: Metric, sample: int) 
     left = torch.randint(count, (RANDOM_PAIRS,), generator=generator)
     right = (left + torch.randint(1, count, (RANDOM_PAIRS,), generator=generator)) % count
     pairs = zip(left.split(1024), right.split(1024), strict=True)
-    random = torch.cat([_paired(points[a].double(), points[b].double(), metric) for a, b in pairs])
-    return Distances(torch.cat(nearest), torch.cat(kth), random, neighbors, len(chosen))
-
-
-def _paired(left: Tensor, right: Tensor, metric: Metric) -> Tensor:
-    """Costs [N] between matching rows of two [N, D] tables."""
+    random = torch.cat([(points[a].double() - points[b].double()).norm(dim=1) for a, b in pairs])
     if metric == "cosine":
-        return (1.0 - (left * right).sum(dim=1)).clamp_(min=0.0)
-    return (left - right).norm(dim=1)
+        random = random.square() / 2  # of unit vectors
+    return Distances(torch.cat(nearest), torch.cat(kth), random, neighbors, len(chosen))
 
 
 def regime(kernel_at_nearest: float) -> str:
@@ -201,8 +196,8 @@ def find_token(tokenizer: PreTrainedTokenizerBase, word: str, *, vocab_size: int
         return vocabulary[word]
     pieces = [tokenizer.decode([index]) for index in tokenizer(f" {word}", add_special_tokens=False).input_ids]
     near = difflib.get_close_matches(word, [name.strip("Ġ▁#") for name in vocabulary], n=1)
-    advice = f"; did you mean {near[0]}?" if near else "; name a whole token of this model"
-    raise UserError(f"--tokens {word}: this model writes it as {len(pieces)} tokens ({' + '.join(pieces)}){advice}")
+    advice = f"did you mean {near[0]}?" if near else "name a whole token of this model"
+    raise UserError(f"--tokens {word}: this is no single token of the model ({' + '.join(pieces)}); {advice}")
 
 
 def word_like_tokens(tokenizer: PreTrainedTokenizerBase, *, vocab_size: int, count: int) -> list[int]:
@@ -432,6 +427,10 @@ def inspect(options: argparse.Namespace) -> None:
     else:
         tokens = word_like_tokens(tokenizer, vocab_size=rows, count=DEFAULT_TOKENS)
     distances = measure(points, num_neighbors=options.num_neighbors, metric=metric, sample=options.sample)
+    if float(distances.nearest.median()) == 0:
+        raise UserError(
+            f"--model {options.model}: most tokens share their embedding with another; train the model first"
+        )
     console = Console()
     console = console if console.is_terminal else Console(width=160)
     console.print(f"[bold]{options.model}[/bold]: V = {rows:,} tokens, D = {points.shape[1]:,}")

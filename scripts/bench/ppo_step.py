@@ -292,7 +292,8 @@ def report(
         parts = (timing.step_seconds, timing.generation_seconds, timing.scoring_seconds, timing.training_seconds)
         table.add_row(
             name, *(f"{1000 * part:.0f}" for part in parts), f"{1000 * timing.overhead_seconds:+.1f}",
-            f"{timing.overhead_percent:+.1f}", f"{timing.scoring_overhead_percent:+.1f}", f"{1000 * bench.build_seconds[name]:.0f}",
+            f"{timing.overhead_percent:+.1f}", f"{timing.scoring_overhead_percent:+.1f}",
+            f"{1000 * bench.build_seconds[name]:.0f}",
         )  # fmt: skip
     console.print(table)
     if options.output:

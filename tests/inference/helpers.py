@@ -35,7 +35,7 @@ def make_models(folder: Path, *, pad: str = "pad") -> None:
 
 
 def write_posts(folder: Path, *, rows: int = 24) -> Path:
-    """Local data in the columns of TL;DR: posts of very different lengths, one article, one post without a subreddit."""
+    """Local data in the columns of TL;DR: posts of very different lengths, an article, posts without a subreddit."""
     draw = random.Random(3)
     folder.mkdir(parents=True)
     for split, count in (("train", 2), ("validation", rows)):

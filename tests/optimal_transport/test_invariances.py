@@ -47,12 +47,12 @@ def test_permuting_the_vocabulary_changes_nothing(problem: Problem, settings: di
 
 
 @each_transport
-@pytest.mark.parametrize("chunk_bytes", [1, 50_000])
+@pytest.mark.parametrize("elements", [1, 7_000])
 def test_chunks_change_nothing(
-    problem: Problem, settings: dict[str, object], chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
+    problem: Problem, settings: dict[str, object], elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = solve(problem, **settings)
-    monkeypatch.setattr(potentials, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(potentials, "_CHUNK_ELEMENTS", elements)
     assert_same(solve(problem, **settings), expected, atol=1e-7)
 
 

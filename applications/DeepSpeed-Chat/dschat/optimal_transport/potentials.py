@@ -15,11 +15,17 @@ from torch import Tensor
 
 from dschat.optimal_transport.geometry import TokenGeometry
 from dschat.optimal_transport.support import Support, SupportKind, build_support
-from dschat.optimal_transport.transport import SolvedPositions, solve_capped_transport, solve_truncated
+from dschat.optimal_transport.transport import (
+    SolvedPositions,
+    shared_kernel,
+    solve_capped_transport,
+    solve_truncated,
+)
 
 Transport = Literal["truncated", "capped"]
 
-_CHUNK_BYTES = 2**22  # float64 costs of a chunk of positions, or their embedding rows; a CPU's cache holds both
+_CHUNK_ELEMENTS = 2**19  # float64 costs of a chunk of positions; 4 MiB, which a CPU keeps in its cache
+_ACCELERATOR_CHUNK_ELEMENTS = 2**26
 
 
 class TokenPotentials(NamedTuple):
@@ -90,16 +96,18 @@ def token_potentials(
     _check_choices(transport, support, debias=debias, normalize=normalize)
     _check_tensors(policy_logits, reference_logits, tokens, geometry)
     settings = {"epsilon": epsilon, "max_iter": max_iter, "tol": tol}
-    if transport == "capped":
-        solve = partial(solve_capped_transport, geometry=geometry, debias=debias, **settings)
-    else:
-        solve = partial(solve_truncated, geometry=geometry, normalize=normalize, **settings)
     with torch.autocast(policy_logits.device.type, enabled=False):
         top_k = min(top_k, geometry.vocab_size)
         problem = build_support(policy_logits, reference_logits, tokens, top_k=top_k, kind=support)
-        shares_kernel = support == "batch" and transport == "truncated"
-        positions = len(tokens) if shares_kernel else _positions_per_chunk(problem, geometry)
-        solved = _solve_in_chunks(problem, solve, positions=positions)
+        per_position = _work_elements(problem, geometry)
+        if transport == "capped":
+            solve = partial(solve_capped_transport, geometry=geometry, debias=debias, **settings)
+        else:
+            solve = partial(solve_truncated, geometry=geometry, normalize=normalize, **settings)
+            if len(problem.ids) != len(tokens):
+                solve = partial(solve, shared=shared_kernel(problem.ids[0], geometry, epsilon=epsilon))
+                per_position = problem.policy.shape[1]
+        solved = _solve_in_chunks(problem, solve, elements_per_position=per_position)
     return TokenPotentials(
         policy_tail_mass=problem.policy[:, -1].exp().float(),
         reference_tail_mass=problem.reference[:, -1].exp().float(),
@@ -107,22 +115,23 @@ def token_potentials(
     )
 
 
-def _positions_per_chunk(problem: Support, geometry: TokenGeometry) -> int:
-    """How many positions' costs and embedding rows are worked on at once."""
-    bins = problem.ids.shape[1] + 1
-    return max(1, _CHUNK_BYTES // (8 * bins * max(bins, geometry.embeddings.shape[1])))
+def _work_elements(problem: Support, geometry: TokenGeometry) -> int:
+    """How many numbers the solve of one position works on: its costs, or a share of its embedding rows if larger."""
+    bins = problem.policy.shape[1]
+    return bins * max(bins, geometry.embeddings.shape[1] // 8)  # the rows are read once, the costs in every round
 
 
 def _solve_in_chunks(
-    problem: Support, solve: Callable[[Support], SolvedPositions], *, positions: int
+    problem: Support, solve: Callable[[Support], SolvedPositions], *, elements_per_position: int
 ) -> SolvedPositions:
-    """`solve` applied to every `positions` positions of the problem, joined; the positions do not interact."""
+    """`solve` applied to a few positions at a time; they do not interact."""
     count = len(problem.token_bin)
+    elements = _CHUNK_ELEMENTS if problem.ids.device.type == "cpu" else _ACCELERATOR_CHUNK_ELEMENTS
+    positions = max(1, elements // elements_per_position)
     chunks = []
-    for start in range(0, max(count, 1), max(positions, 1)):
+    for start in range(0, max(count, 1), positions):
         chunk = slice(start, start + positions)
-        shared = len(problem.ids) != count
-        ids = problem.ids if shared else problem.ids[chunk]
+        ids = problem.ids if len(problem.ids) != count else problem.ids[chunk]
         chunks.append(solve(Support(ids, *(values[chunk] for values in problem[1:]))))
     fields = zip(*chunks, strict=True)
     return SolvedPositions(*(None if parts[0] is None else torch.cat(parts) for parts in fields))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 2**21  # logits held in float32 at once; small enough to stay in a CPU's cache between the passes
+_ACCELERATOR_BLOCK_ELEMENTS = 2**26
 _TERMS = 16  # float32 terms added before float64 takes over
 _MIN_GROUP = 4  # shorter groups cost more than they spare
 
@@ -40,7 +41,8 @@ def top_tokens(logits: Tensor, top_k: int) -> TopTokens:
     ids = torch.empty(count, top_k, dtype=torch.int64, device=logits.device)
     log_normalizer = torch.empty(count, dtype=torch.float64, device=logits.device)
     is_finite = torch.empty(count, dtype=torch.bool, device=logits.device)
-    rows_per_block = max(1, _BLOCK_ELEMENTS // vocab_size)
+    elements = _BLOCK_ELEMENTS if logits.device.type == "cpu" else _ACCELERATOR_BLOCK_ELEMENTS
+    rows_per_block = max(1, elements // vocab_size)
     scratch = torch.empty(min(rows_per_block, count), vocab_size, dtype=torch.float32, device=logits.device)
     for start in range(0, count, rows_per_block):
         block = slice(start, min(start + rows_per_block, count))

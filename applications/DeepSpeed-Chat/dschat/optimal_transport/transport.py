@@ -18,7 +18,7 @@ from dschat.optimal_transport.support import Support
 
 _SMALLEST_SCALING = torch.finfo(torch.float32).tiny  # the published clamp of --normalize
 _NEGLIGIBLE_EXPONENT = 104.0  # exp(-104) = 1e-45: times the largest v, 1e16, it vanishes beside the floor
-_SHARED_BLOCK_ELEMENTS = 2**22  # entries of a shared kernel that are computed at once
+_SHARED_BLOCK_ELEMENTS = 2**20  # entries of a shared kernel that are computed at once
 
 
 class SolvedPositions(NamedTuple):
@@ -41,23 +41,42 @@ class SolvedPositions(NamedTuple):
     kept_neighbors: Tensor
 
 
+class SharedKernel(NamedTuple):
+    """The truncated kernel of a support that all positions share.
+
+    Attributes:
+        kernel: [S + 1, S + 1] float64, sparse, the tail last.
+        kept_neighbors: [] float32, mean number of other tokens that a token exchanges mass with.
+    """
+
+    kernel: Tensor
+    kept_neighbors: Tensor
+
+
 def solve_truncated(
-    support: Support, geometry: TokenGeometry, *, epsilon: float, max_iter: int, tol: float, normalize: bool
+    support: Support,
+    geometry: TokenGeometry,
+    *,
+    epsilon: float,
+    max_iter: int,
+    tol: float,
+    normalize: bool,
+    shared: SharedKernel | None = None,
 ) -> SolvedPositions:
     """Far pairs exchange no mass and the tail only with itself: the published problem, with its floors.
 
     Args:
-        support: N positions, with ids [N, S] of their own or [1, S] shared.
+        support: N positions, with ids [N, S] of their own, or [1, S] where `shared` is given.
         epsilon, max_iter, tol, normalize: see `token_potentials`.
+        shared: kernel of the shared support; None computes each position's own.
     """
-    if len(support.ids) == len(support.token_bin):
+    if shared is None:
         cost, kept = geometry.costs(support.ids)
         neighbors = _kept_neighbors(kept, support)
         kernel = F.pad(cost.mul_(-1 / epsilon).exp_().mul_(kept), (0, 1, 0, 1))
         kernel[:, -1, -1] = 1.0
     else:
-        kernel, neighbors = _shared_kernel(support.ids[0], geometry, epsilon)
-        neighbors = neighbors.expand(len(support.token_bin))
+        kernel, neighbors = shared.kernel, shared.kept_neighbors.expand(len(support.token_bin))
     scaling = floored_sinkhorn(
         kernel,
         support.policy.exp(),
@@ -153,8 +172,13 @@ def _kept_neighbors(kept: Tensor, support: Support) -> Tensor:
     return (reached * tokens).sum(dim=1) / tokens.sum(dim=1) - 1.0
 
 
-def _shared_kernel(ids: Tensor, geometry: TokenGeometry, epsilon: float) -> tuple[Tensor, Tensor]:
-    """Sparse kernel [S + 1, S + 1] on one support [S] and its mean number of kept neighbours (a scalar tensor)."""
+def shared_kernel(ids: Tensor, geometry: TokenGeometry, *, epsilon: float) -> SharedKernel:
+    """The truncated kernel on one support, block by block of its rows; entries too small to matter are left out.
+
+    Args:
+        ids: [S] int64 token ids.
+        epsilon: entropic temperature in cost units.
+    """
     count = len(ids)
     rows_per_block = max(1, _SHARED_BLOCK_ELEMENTS // count)
     indices, values, pairs = [], [], ids.new_zeros(())
@@ -170,4 +194,4 @@ def _shared_kernel(ids: Tensor, geometry: TokenGeometry, epsilon: float) -> tupl
     kernel = torch.sparse_coo_tensor(
         torch.cat(indices, dim=1), torch.cat(values), size, is_coalesced=True, check_invariants=False
     )
-    return kernel, (pairs / count - 1).float()
+    return SharedKernel(kernel, (pairs / count - 1).float())

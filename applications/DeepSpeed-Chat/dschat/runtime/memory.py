@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, Placement
@@ -40,8 +40,9 @@ class RoleMemory:
 
 def count_parameters(config: PretrainedConfig) -> int:
     """Number of weights of a causal language model with this config; nothing is allocated."""
-    with torch.device("meta"):
+    with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()  # the empty weights have come apart
     return sum(parameter.numel() for parameter in model.parameters())
 
 
