@@ -40,7 +40,7 @@ class Scale:
         size = 10 ** np.floor(np.log10(raw))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= raw)
         first = np.ceil(self.low / step)
-        return [float(step * index) for index in np.arange(first, np.floor(self.high / step) + 1)]
+        return [float(step * index) + 0.0 for index in np.arange(first, np.floor(self.high / step) + 1)]
 
 
 def histogram(series: Series, *, label: str, counts: bool = False) -> str:

@@ -30,7 +30,7 @@ NUM_NEIGHBORS = 1
 FAR_COST = 2.0  # four tokens have no "random pairs" whose median distance could be taken
 PUBLISHED_EPSILON, PUBLISHED_ROUNDS = 0.01, 10
 EPSILON_IN_NEAREST = 0.2
-MOST_ROUNDS, TOLERANCE = 200, 1e-8
+MOST_ROUNDS, TOLERANCE = 200, 1e-12
 COLUMNS = ("KL", "JS", "truncated, published", "truncated, wide ε", "capped", "capped, debiased")
 COLOURS = ("#1f77b4", "#17becf", "#999999", "#cccc66", "#d95f02", "#7b3294")
 

@@ -200,7 +200,7 @@ def time_step(
     means = WeightedMeans(device)
     synchronize(device)
     started = time.perf_counter()
-    experience, _ = trainer.generate_experience(prompts, means)
+    experience, _ = trainer.generate_experience(prompts, means, step=seed)
     trainer.train_rlhf([experience], means, step=seed)
     synchronize(device)
     seconds = time.perf_counter() - started

@@ -162,7 +162,7 @@ def test_mistakes_are_one_sentence(folder: Path, words: list[str], message: str)
 
 
 def test_folders_without_a_usable_table_are_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no config.json"):
+    with pytest.raises(UserError, match=r"there is no config\.json"):
         inspect_geometry.read_embedding_table(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="no input embeddings"):

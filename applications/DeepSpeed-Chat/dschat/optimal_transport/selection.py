@@ -5,6 +5,7 @@ Legend: N scored positions, V vocabulary, k tokens kept.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -80,7 +81,7 @@ def largest_columns(rows: Tensor, count: int) -> Tensor:
         [N, count] int64. Which of several equal entries is taken at the boundary is not specified.
     """
     columns = rows.shape[1]
-    group = 2 ** round(0.5 * torch.tensor(columns / count).log2().item())  # balances the two selections
+    group = 2 ** round(0.5 * math.log2(columns / count))  # balances the two selections
     num_groups = columns // group
     if group < _MIN_GROUP or num_groups < count:
         return rows.topk(count, dim=1, sorted=False).indices

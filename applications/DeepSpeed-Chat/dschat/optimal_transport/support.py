@@ -79,7 +79,7 @@ def build_support(
 def _log_masses(logits: Tensor, log_normalizer: Tensor, ids: Tensor, is_bin: Tensor, *, has_tail: bool) -> Tensor:
     """Log-probabilities of the support tokens and of the tail, [N, S + 1] float64, without rounding in the sum."""
     chosen = logits.gather(1, ids) if len(ids) == len(logits) else logits[:, ids[0]]
-    log_mass = (chosen.double() - log_normalizer[:, None]).clamp_(min=_LOG_MASS_FLOOR)
+    log_mass = (chosen.float().double() - log_normalizer[:, None]).clamp_(min=_LOG_MASS_FLOOR)
     log_mass = log_mass.masked_fill_(~is_bin[:, :-1], -torch.inf)
     total = log_mass.exp().sum(dim=1, keepdim=True)
     tail = (1.0 - total).clamp_(min=0.0) * has_tail
