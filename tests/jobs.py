@@ -16,6 +16,7 @@ from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.reward_sources import RewardSource
 from dschat.runtime.checkpoint import export_model
+from dschat.runtime.distributed import rank, world_size
 from tests.toy_models import make_causal_lm
 from tests.toy_tokenizers import make_tokenizer
 
@@ -32,6 +33,8 @@ class Job:
     arguments: list[str]
     fixed_answers: bool = False
     """PPO: answers are a function of the prompt, so that runs with other ranks or batches can be compared."""
+    second_half_silent: bool = False
+    """With fixed answers: the second half of every global batch says nothing, which may be all that a rank has."""
 
 
 def run_job(job: Job, *, reward_source: RewardSource | None = None) -> list[dict[str, Any]]:
@@ -51,7 +54,7 @@ def run_job(job: Job, *, reward_source: RewardSource | None = None) -> list[dict
         case _:
             section = WassersteinConfig if job.step == "wpr" else DivergenceConfig
             config = parse_ppo_config(job.arguments, regularizer=section)
-            sample = answer_by_prompt if job.fixed_answers else None
+            sample = answer_first_half if job.second_half_silent else answer_by_prompt if job.fixed_answers else None
             run_ppo(config, reward_source=reward_source, sample=sample)
     return read_metrics(Path(str(config.output.output_dir)))
 
@@ -71,6 +74,15 @@ def answer_by_prompt(prompts: PromptBatch) -> Tensor:
         row[seed % ANSWER_TOKENS :] = make_tokenizer().eos_token_id  # at once in every fifth answer
         rows.append(row)
     return torch.cat([prompts.input_ids, torch.stack(rows).to(prompts.input_ids.device)], dim=-1)
+
+
+def answer_first_half(prompts: PromptBatch) -> Tensor:
+    """The same, [B, P + R], but the second half of the rows of all ranks together ends at once."""
+    sequences = answer_by_prompt(prompts)
+    rows = sequences.shape[0]
+    silent = rank() * rows + torch.arange(rows) >= world_size() * rows // 2
+    sequences[silent, -ANSWER_TOKENS:] = make_tokenizer().eos_token_id
+    return sequences
 
 
 def write_pairs(path: Path, *, rows: int = 160, seed: int = 0) -> Path:

@@ -48,6 +48,8 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     name = "wpr-2x8-z33"
     extra = "--actor_zero_stage 3 --critic_zero_stage 3 --top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=8, train=8)
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "wpr-silent-2x8-z33"
+    jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
     name = "sampled-z33"
     jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra.split("--top_k")[0] + "--eval_steps 2"))
     return jobs
@@ -73,6 +75,8 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     name = "wpr-1x16-z00"
     extra = "--top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=16, train=16)
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "wpr-silent-1x16-z00"
+    jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
     return jobs
 
 
@@ -106,7 +110,7 @@ def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
         ("ppo-1x16-z00", f"ppo-{other}")
         for other in ("1x4x4-z12", "1x16x4-z22", "2x8-z11", "2x8-z23", "2x8-z32", "2x8-z33", "2x2x4-z22")
     ]
-    + [("wpr-1x16-z00", "wpr-2x8-z33")],
+    + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")],
 )
 def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
     names = COMPARED[left.split("-")[0]]
@@ -134,6 +138,14 @@ def test_actor_and_critic_saved_under_zero_3_equal_those_of_one_rank(runs: Path)
         with torch.no_grad():
             torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=2e-3, rtol=2e-3)
         assert (runs / "ppo-2x8-z33" / "step-5" / role / "model.safetensors").is_file()
+
+
+def test_a_rank_without_a_usable_answer_takes_part_with_weight_zero(runs: Path) -> None:
+    # the second of the two ranks had nothing to say in any step; the comparison above has the numbers
+    lines = read_metrics(runs / "wpr-silent-2x8-z33")
+    assert len(lines) == 5
+    assert all(line["usable_share"] <= 0.5 for line in lines)
+    assert all(line["actor_grad_norm"] > 0 for line in lines)
 
 
 def test_sampling_under_zero_3_trains_and_evaluates(runs: Path) -> None:

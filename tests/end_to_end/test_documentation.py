@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Callable
@@ -65,3 +66,29 @@ def test_the_recipes_of_the_manual_are_valid_commands() -> None:
     assert [program for program, _ in commands] == ["main.py", "main.py", "main_wpr.py"]
     for (program, words), step in zip(commands, ("step1", "step2", "step3"), strict=True):
         parser_of(step, program)(words)
+
+
+def test_the_readme_shows_the_numbers_of_the_quickstart_beside_it() -> None:
+    measured = json.loads((REPOSITORY / "docs/quickstart.json").read_text())
+    readme = (REPOSITORY / "README.md").read_text()
+    before, after = measured["sft"]["eval_loss_before"], measured["sft"]["eval_loss_after"]
+    assert f"| {before:.2f} | {after:.2f} |" in readme
+    assert f"| {measured['reward']['eval_accuracy']:.2f} |" in readme
+    assert after <= 0.75 * before
+    assert measured["reward"]["eval_accuracy"] >= 0.75
+    for run in measured["ppo"].values():
+        gain = (run["reward_last"] - run["reward_first"]) / run["reward_first_std"]
+        assert f"| {run['reward_first']:.2f} | {run['reward_last']:.2f} (+{gain:.2f}" in readme
+        assert gain >= 0.5
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
+    documents = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", PIPELINE / "README.md"]
+    documents += sorted((REPOSITORY / "docs").glob("*.md"))
+    missing = [
+        f"{document.name}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text())
+        if not (document.parent / target).exists()
+    ]
+    assert missing == []
