@@ -12,7 +12,8 @@ import random
 import sys
 import termios
 import tty
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -33,8 +34,8 @@ from inference.dataset_names import short_name
 CHOICES = {"1": "A", "2": "B", "3": "E"}
 """What a key says about the answers as they are shown: the first, the second, or neither is better."""
 SKIP, UNDO, QUIT = "s", "u", "q"
-LEAVE = (QUIT, "\x03", "\x04", "")
-"""q, Ctrl-C, Ctrl-D, and the end of the input."""
+LEAVE = (QUIT, "\x04", "")
+"""q, Ctrl-D, and the end of the input."""
 HELP = "1 first is better   2 second is better   3 equally good   s skip   u undo   q save and quit"
 
 
@@ -93,22 +94,21 @@ def _show_question(question: Question, console: Console, *, done: int, total: in
     console.print(Text(HELP), style="bold")
 
 
-def key_reader() -> Callable[[], str]:
-    """Reads one key without waiting for Enter in a terminal, and the first letter of a line elsewhere."""
+@contextmanager
+def key_reader() -> Iterator[Callable[[], str]]:
+    """Yields what reads one key: without waiting for Enter in a terminal, the first letter of a line elsewhere."""
     if not sys.stdin.isatty():
-        return lambda: line[:1] if (line := sys.stdin.readline()) else ""
-
-    def read_key() -> str:
-        number = sys.stdin.fileno()
-        before = termios.tcgetattr(number)
-        try:
-            tty.setraw(number)
-            # not sys.stdin, which would keep keys that were pressed ahead
-            return os.read(number, 1).decode("latin-1")
-        finally:
-            termios.tcsetattr(number, termios.TCSADRAIN, before)
-
-    return read_key
+        yield lambda: line[:1] if (line := sys.stdin.readline()) else ""
+        return
+    number = sys.stdin.fileno()
+    before = termios.tcgetattr(number)
+    # for the whole session, so that a key that is pressed while a screen is drawn is not lost
+    tty.setcbreak(number, termios.TCSADRAIN)
+    try:
+        # not sys.stdin, which would keep keys that were pressed ahead
+        yield lambda: os.read(number, 1).decode("latin-1")
+    finally:
+        termios.tcsetattr(number, termios.TCSADRAIN, before)
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -142,7 +142,8 @@ def main() -> None:
     )
     asked = shown_order(questions(pairs, contest, order="random", seed=arguments.seed), seed=arguments.seed)
     with VerdictFile(arguments.output, contest, pairs) as file:
-        ask_person(file, asked, key_reader(), Console(highlight=False))
+        with key_reader() as read_key, suppress(KeyboardInterrupt):
+            ask_person(file, asked, read_key, Console(highlight=False))
         summary = write_summary(file, pairs, arguments.output)
     show(summary_text(summary))
 

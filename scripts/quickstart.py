@@ -34,8 +34,8 @@ from quickstart_options import MARKER_NAME, ROOT, SUMMARY_NAME, Options, parse_o
 
 DATASET = "pydoc-tldr"
 TRAINING = ROOT / "applications" / "DeepSpeed-Chat" / "training"
-RESULTS = ("model", "sft", "reward", "kl", "wasserstein", "logs", "data_cache")
-FILES = ("curves.png", "samples.md", SUMMARY_NAME)
+RESULTS = ("model", "sft", "reward", "kl", "wasserstein", "logs", "data_cache", "answers", "verdicts")
+FILES = ("curves.png", "samples.md", "report.html", SUMMARY_NAME)
 LIBRARIES = ("dschat", "torch", "deepspeed", "transformers", "datasets", "accelerate", "numpy")
 # lines of the launcher and the libraries; what a step says of itself begins with a time and a level, or is a table
 NOISE = re.compile(
@@ -60,7 +60,9 @@ class Preset:
     ppo_batch: int = 32
     """Prompts per PPO step."""
     sample_prompts: int = 8
-    """Held-out prompts answered at the end."""
+    """Held-out prompts answered on the screen at the end."""
+    judged_prompts: int = 48
+    """Held-out prompts answered for the judge."""
     model: Mapping[str, int] = field(default_factory=dict)
     """Differences from TinyModelSize."""
     sft: Flags = field(default_factory=dict)
@@ -96,6 +98,7 @@ FAST = Preset(
     reward_batch=16,
     ppo_batch=16,
     sample_prompts=4,
+    judged_prompts=8,
     model={"vocab_size": 1024, "hidden_size": 64, "num_layers": 2},
     sft={**FULL.sft, "num_train_epochs": 1, "max_steps": 30, "max_seq_len": 128, "eval_iters": 4},
     reward={**FULL.reward, "num_train_epochs": 1, "max_steps": 30, "max_seq_len": 128, "eval_iters": 4},
@@ -203,11 +206,16 @@ def run_stage(stage: Stage, log: Path, console: Console, *, num_ranks: int) -> N
         StageFailed: it ended with an error; its last lines, its command and its log's path have been shown.
     """
     words = launch_words(stage, num_ranks=num_ranks)
+    run_command(stage.title, words, stage.folder, log, console, num_ranks=num_ranks)
+
+
+def run_command(title: str, words: list[str], folder: Path, log: Path, console: Console, *, num_ranks: int) -> None:
+    """Run a program in a folder, likewise, with the threads of one of `num_ranks` processes."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file, _live_line(console, stage.title) as show:
-        file.write(f"# cd {shlex.quote(str(stage.folder))} && {shlex.join(words)}\n")
+    with log.open("w", encoding="utf-8") as file, _live_line(console, title) as show:
+        file.write(f"# cd {shlex.quote(str(folder))} && {shlex.join(words)}\n")
         file.flush()
-        with _started(words, stage.folder, child_environment(num_ranks=num_ranks)) as process:
+        with _started(words, folder, child_environment(num_ranks=num_ranks)) as process:
             for line in process.stdout or ():
                 file.write(line)
                 file.flush()
@@ -215,8 +223,8 @@ def run_stage(stage: Stage, log: Path, console: Console, *, num_ranks: int) -> N
                     show(LINE_PREFIX.sub("", line.rstrip()))
         status = process.returncode
     if status != 0:
-        _show_failure(stage, words, log, status, console)
-        raise StageFailed(stage.name)
+        _show_failure(title, folder, words, log, status, console)
+        raise StageFailed(title)
 
 
 @contextmanager
@@ -267,16 +275,16 @@ def _live_line(console: Console, title: str) -> Iterator[Callable[[str], None]]:
     console.print(cut(f"  {time.monotonic() - started:.0f} s  {newest}"), style="dim")
 
 
-def _show_failure(stage: Stage, words: list[str], log: Path, status: int, console: Console) -> None:
+def _show_failure(title: str, folder: Path, words: list[str], log: Path, status: int, console: Console) -> None:
     with log.open(encoding="utf-8", errors="replace") as file:
         # what the launcher says last hides what the program said last
         last = deque((line for line in file if not NOISE.search(line)), maxlen=LOG_LINES_SHOWN)
     console.print(Text("".join(last).rstrip(), style="dim"))
     console.print(
-        Text(f"error: {stage.title} ended with status {status}; its last lines are above, the full log is {log}"),
+        Text(f"error: {title} ended with status {status}; its last lines are above, the full log is {log}"),
         style="bold red", soft_wrap=True,
     )  # fmt: skip
-    console.print(Text(f"command: cd {shlex.quote(str(stage.folder))} && {shlex.join(words)}"), soft_wrap=True)
+    console.print(Text(f"command: cd {shlex.quote(str(folder))} && {shlex.join(words)}"), soft_wrap=True)
 
 
 def prepare_output(folder: Path) -> None:
@@ -334,6 +342,26 @@ def report(preset: Preset, options: Options, console: Console, *, seconds: Mappi
     (out / SUMMARY_NAME).write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
 
 
+def judge(preset: Preset, options: Options, console: Console) -> None:
+    """More answers of every model, verdicts on every pair of models, and the page that shows them."""
+    from quickstart_judge import chain
+
+    out = options.output
+    console.print("[bold]Answers, judge and report[/bold]")
+    commands = chain(
+        {"sft": out / "sft", "kl": out / "kl", "wasserstein": out / "wasserstein"},
+        out,
+        dataset=DATASET,
+        samples=preset.judged_prompts,
+        sampling={
+            "temperature": preset.ppo["temperature"], "top-k": preset.ppo["sampling_top_k"], "seed": options.seed,
+            "max-new-tokens": preset.ppo["max_answer_seq_len"], "max-prompt-length": preset.ppo["max_prompt_seq_len"],
+        },
+    )  # fmt: skip
+    for name, words in commands:
+        run_command(f"  {name}", words, ROOT, out / "logs" / f"{name}.log", console, num_ranks=1)
+
+
 def set_up_logging(console: Console) -> None:
     """Our own messages on the screen; the libraries' own bars and notes are for other callers."""
     handler = RichHandler(
@@ -363,6 +391,7 @@ def run(options: Options, console: Console) -> None:
         begun = time.monotonic()
         run_stage(stage, options.output / "logs" / f"{stage.name}.log", console, num_ranks=num_ranks)
         seconds[stage.name] = time.monotonic() - begun
+    judge(preset, options, console)
     report(preset, options, console, seconds=seconds)
     console.print(f"\nFinished in {(time.monotonic() - started) / 60:.1f} minutes. Results: {options.output}")
     console.print("  " + "  ".join(FILES), style="dim")

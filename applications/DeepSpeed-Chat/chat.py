@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from threading import Thread
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
@@ -42,10 +43,14 @@ class Chatbot:
         """Pieces of the next answer, as they are generated; together they end at the model's own end."""
         ids = torch.tensor([self.prompt_ids(messages)], device=self.model.device)
         streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        arguments = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "generation_config": self.settings}
-        if not self.tokenizer.chat_template:
-            arguments |= {"stop_strings": [NEXT_TURN], "tokenizer": self.tokenizer}
-        worker = Thread(target=self.model.generate, kwargs={**arguments, "streamer": streamer}, daemon=True)
+        arguments = {
+            "input_ids": ids,
+            "attention_mask": torch.ones_like(ids),
+            "generation_config": self.settings,
+            "tokenizer": self.tokenizer,
+        }
+        failure: list[Exception] = []
+        worker = Thread(target=self._generate, args=(arguments, streamer, failure), daemon=True)
         worker.start()
         text = shown = ""
         for piece in streamer:
@@ -54,8 +59,17 @@ class Chatbot:
             yield safe[len(shown) :]
             shown = safe
         worker.join()
+        if failure:
+            raise failure[0]
         if NEXT_TURN not in text:
             yield text[len(shown) :]
+
+    def _generate(self, arguments: dict[str, Any], streamer: TextIteratorStreamer, failure: list[Exception]) -> None:
+        try:
+            self.model.generate(**arguments, streamer=streamer)
+        except Exception as error:  # whatever it is, the thread that waits for text has to hear of it
+            failure.append(error)
+            streamer.end()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation, the oldest turns left out, and at worst its beginning cut, to fit."""
@@ -115,6 +129,7 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
     settings = GenerationConfig(
         max_new_tokens=arguments.max_new_tokens,
         pad_token_id=tokenizer.pad_token_id,
+        stop_strings=None if tokenizer.chat_template else [NEXT_TURN],
         eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
         **sampling,
     )

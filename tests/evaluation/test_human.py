@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,6 +44,7 @@ def press(words: Sequence[str], keys: Sequence[str], *, kill: bool = False) -> t
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), *words], cwd=ROOT, env=environment(TERM="xterm"), stdin=terminal,
         stdout=terminal, stderr=terminal, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal, as in a terminal
     )  # fmt: skip
     os.close(terminal)
     screens, written = [], ""
@@ -101,7 +104,7 @@ def test_undo_takes_the_last_verdict_back_and_skip_leaves_a_pair_for_later(words
     assert screens[0] == screens[2] != screens[1]
     assert [row["winner"] for row in read_rows(output)] == ["B", "A"]
     assert summary_of(output)["pending"] == 3
-    later, _ = press(words, ["u", "alpha", "q"])
+    later, _ = press(words, ["u", "alpha", "\x03"])
     assert later[0] == screens[3]  # what was skipped comes back
     assert [row["winner"] for row in read_rows(output)] == ["B", "A"]
 

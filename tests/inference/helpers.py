@@ -18,12 +18,14 @@ from tests.toy_tokenizers import make_tokenizer
 PROGRAM = ROOT / "inference" / "inference_with_rewards.py"
 
 
-def make_models(folder: Path, *, pad: str = "pad") -> None:
+def make_models(folder: Path, *, pad: str = "pad", reward_positions: int = 128) -> None:
     """`run/step-7/actor` and `reward/step_3` below a folder; the policy has rows beyond its tokenizer."""
     tokenizer = make_tokenizer(pad=pad)
     size = len(tokenizer) + 5
     export_model(make_causal_lm("llama", vocab_size=size), tokenizer, folder / "run" / "step-7" / "actor")
-    export_model(make_causal_lm("gemma", vocab_size=size, seed=1), tokenizer, folder / "base")
+    export_model(
+        make_causal_lm("gemma", vocab_size=size, seed=1, positions=reward_positions), tokenizer, folder / "base"
+    )
     torch.manual_seed(0)
     scorer = load_token_scorer(
         str(folder / "base"), fresh_head=True, tokenizer_length=len(tokenizer), dtype=torch.float32, dropout=None,

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 from dschat.data.base import ASSISTANT, HUMAN
 from dschat.data.phases import collate_pairs
 from dschat.data.tokenise import Sample, TextEncoder
-from dschat.errors import run_guarded
+from dschat.errors import UserError, run_guarded
 from dschat.models.causal_lm import model_config
 from dschat.models.reward_model import TokenScorer, check_has_head, end_scores, load_token_scorer
 from dschat.models.tokenizer import check_model_path, load_tokenizer
@@ -27,8 +27,8 @@ SAMPLES = tuple(
     for question, good, bad in (
         (
             "Please tell me about Mount Everest.",
-            "Mount Everest is the highest mountain on Earth, 8,849 metres above sea level. It stands in the Himalaya on "
-            "the border between Nepal and China, and was first climbed in 1953.",
+            "Mount Everest is the highest mountain on Earth, 8,849 metres above sea level. It stands in the Himalaya "
+            "on the border between Nepal and China, and was first climbed in 1953.",
             "I do not know, I do not know, I do not know.",
         ),
         (
@@ -53,16 +53,15 @@ def score_pairs(path: str, *, end_token: str | None) -> list[tuple[float, float]
     path = check_model_path("model_name_or_path", path)
     check_has_head("model_name_or_path", path)
     tokenizer = load_tokenizer("model_name_or_path", path, end_of_conversation_token=end_token, trust_remote_code=False)
-    positions = getattr(
-        model_config(path, dropout=None, trust_remote_code=False).get_text_config(),
-        "max_position_embeddings",
-        ROW_LENGTH,
-    )
+    config = model_config(path, dropout=None, trust_remote_code=False).get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
     encoder = TextEncoder.create(
         tokenizer, end_of_conversation=end_token, max_length=min(ROW_LENGTH, positions or ROW_LENGTH)
     )
     scorer = _scorer(path, tokenizer_length=len(tokenizer), pad_token_id=int(tokenizer.pad_token_id))
     items = list(encoder.encode(SAMPLES, "reward", Counter()))
+    if len(items) < len(SAMPLES):
+        raise UserError(f"{path} takes rows of {encoder.max_length} tokens, for which these questions are too long")
     batch = collate_pairs(items, pad_token_id=int(tokenizer.pad_token_id))
     device = next(scorer.parameters()).device
     mask = batch.attention_mask.to(device)
