@@ -11,20 +11,19 @@ from rich.highlighter import NullHighlighter
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-UNWRAPPED = 400
-"""Columns where there is no terminal: a message stays on its line in a log file."""
-
 _errors = Console(stderr=True, highlight=False)
-if not _errors.is_terminal:
-    _errors = Console(stderr=True, highlight=False, width=UNWRAPPED)
 
 
 def set_up_logging() -> None:
     """Our own messages at once, the libraries' only where something is wrong."""
-    handler = RichHandler(
+    handler: logging.Handler = RichHandler(
         console=_errors, show_time=False, show_path=False, highlighter=NullHighlighter(), markup=False
     )
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    form = "%(message)s"
+    if not _errors.is_terminal:
+        # a message stays on its line in a log file
+        handler, form = logging.StreamHandler(), "%(levelname)-8s %(message)s"
+    logging.basicConfig(level=logging.WARNING, format=form, handlers=[handler])
     for name in ("__main__", "dschat", "evaluation", "inference"):
         logging.getLogger(name).setLevel(logging.INFO)
 

@@ -12,7 +12,8 @@ with pytest, to which all arguments are passed on, for instance:
     bash scripts/test.sh tests/rlhf          one folder
     bash scripts/test.sh -k sinkhorn -x      tests whose name says sinkhorn, up to the first failure
 
-Needs Python 3.11 to 3.13 and g++. No network is used once .venv is there, and no GPU is needed.
+Needs Python 3.11 to 3.13 and g++. No network is used once .venv is there, and no GPU is needed. The report page is tested
+in chromium (Debian: chromium, chromium-driver), which is installed where this runs as root and skipped where absent.
 TEXT
 }
 
@@ -27,6 +28,16 @@ esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 cd "$ROOT"
 set_up_venv
+
+# The report page is tested in a real browser; without one that test is skipped and says so.
+install_browser() {
+    command -v chromium >/dev/null && command -v chromedriver >/dev/null && return
+    [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 0
+    say "installing chromium and chromium-driver for the report's tests"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver; } \
+        >>"$INSTALL_LOG" 2>&1 || say "no browser could be installed (log: $INSTALL_LOG): its tests will be skipped"
+}
+install_browser
 
 # Two ranks share few cores in the tests, and threads that wait for each other cost more than they bring.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false
