@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 SEED = 0
 CAPPED_EPSILON = 0.2  # in nearest-neighbour distances
 CAPPED_TOLERANCE = 1e-3  # of the marginal error, for every solver of the capped problem
-LIBRARY_ROUNDS = 2000
+LIBRARY_ROUNDS = 1000
 DENSE_LIMIT = 8192  # vocabulary up to which a [V, V] kernel is built
 CONTENDERS = ("floor", "truncated", "capped", "debiased", "batch", "published", "pot", "geomloss", "dense")
 LOOP_ROWS = 64  # rows of the published geometry that are really built with Python loops
@@ -369,8 +369,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--epsilon", type=float, default=0.01, help="of truncated transport, in cost units")
     parser.add_argument("--contenders", nargs="+", default=list(CONTENDERS), choices=CONTENDERS)
     parser.add_argument("--no_geometry", action="store_true", help="do not time the building of geometries")
-    parser.add_argument("--repeats", type=int, default=7, help="timed runs of each contender; the best counts")
-    parser.add_argument("--seconds_each", type=float, default=8.0, help="no further run of a contender beyond this")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each contender; the best counts")
+    parser.add_argument("--seconds_each", type=float, default=4.0, help="no further run of a contender beyond this")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads of torch")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--output", type=Path, default=None, help="write the numbers as JSON here")
