@@ -57,17 +57,21 @@ def press(words: Sequence[str], keys: Sequence[str], *, kill: bool = False) -> t
     if kill:
         read_until(controller, READY)
         process.kill()
-    written += read_until(controller, None)
+    written += read_until(controller, None, again=b"\x03" if keys[-1] == "\x03" else None)
     process.wait(timeout=30)
     os.close(controller)
     return screens, written
 
 
-def read_until(controller: int, mark: str | None, seconds: float = 30) -> str:
-    """What the program writes up to a mark, or to its end."""
+def read_until(controller: int, mark: str | None, seconds: float = 60, again: bytes | None = None) -> str:
+    """What the program writes up to a mark, or to its end; `again` is a key that a person presses until it works."""
     text, end = "", time.monotonic() + seconds
+    pressed = time.monotonic()
     while mark is None or mark not in text:
         assert time.monotonic() < end, text
+        if again is not None and time.monotonic() > pressed + 5:
+            pressed = time.monotonic()
+            os.write(controller, again)
         if not select.select([controller], [], [], 0.1)[0]:
             continue
         try:

@@ -145,9 +145,14 @@ def test_other_settings_or_missing_models_are_refused_in_one_sentence(tmp_path: 
 
 
 @pytest.mark.trains
-def test_small_runs_are_measured_alike_and_start_from_the_same_reference(tmp_path: Path) -> None:
+def test_small_runs_are_measured_alike_and_start_from_the_same_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    # another test's process group must not be joined by the runs' own processes
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
     models = tmp_path / "models"
     size = TinyModelSize(vocab_size=300, hidden_size=16, num_layers=1, num_heads=2, max_length=128)
     make_tiny_model(models / "sft", size, data_path="pydoc-tldr", cache_dir=tmp_path / "cache", seed=0)
