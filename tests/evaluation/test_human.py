@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import sys
 import termios
@@ -44,7 +45,7 @@ def press(words: Sequence[str], keys: Sequence[str], *, kill: bool = False) -> t
     process = subprocess.Popen(
         [sys.executable, str(PROGRAM), *words], cwd=ROOT, env=environment(TERM="xterm"), stdin=terminal,
         stdout=terminal, stderr=terminal, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal, as in a terminal
+        preexec_fn=as_in_a_terminal,
     )  # fmt: skip
     os.close(terminal)
     screens, written = [], ""
@@ -57,21 +58,23 @@ def press(words: Sequence[str], keys: Sequence[str], *, kill: bool = False) -> t
     if kill:
         read_until(controller, READY)
         process.kill()
-    written += read_until(controller, None, again=b"\x03" if keys[-1] == "\x03" else None)
+    written += read_until(controller, None)
     process.wait(timeout=30)
     os.close(controller)
     return screens, written
 
 
-def read_until(controller: int, mark: str | None, seconds: float = 60, again: bytes | None = None) -> str:
-    """What the program writes up to a mark, or to its end; `again` is a key that a person presses until it works."""
+def as_in_a_terminal() -> None:
+    """In the new process: Ctrl-C is a signal, and is not ignored as it is below a shell's background job."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def read_until(controller: int, mark: str | None, seconds: float = 30) -> str:
+    """What the program writes up to a mark, or to its end."""
     text, end = "", time.monotonic() + seconds
-    pressed = time.monotonic()
     while mark is None or mark not in text:
         assert time.monotonic() < end, text
-        if again is not None and time.monotonic() > pressed + 5:
-            pressed = time.monotonic()
-            os.write(controller, again)
         if not select.select([controller], [], [], 0.1)[0]:
             continue
         try:
