@@ -42,7 +42,6 @@ logger = logging.getLogger(__name__)
 SHOWN_METRICS = ("reward", "penalty", "log_ratio", "response_length", "actor_loss", "critic_loss")
 SHOWN_ANSWERS = 4
 SHOWN_CHARACTERS = 300
-SECONDS_SMOOTHING = 0.9
 
 
 @dataclass(frozen=True)
@@ -121,7 +120,6 @@ class PPOLoop:
         monitoring = self._config.monitoring
         output = self._prepared.output
         tensorboard = tensorboard_folder(self._config.output, output)
-        seconds = 0.0
         with (
             MetricsLog(output / METRICS_NAME, tensorboard) as log,
             step_progress(self._plan.steps, "PPO") as progress,
@@ -130,16 +128,11 @@ class PPOLoop:
                 log.write(0, self.evaluate(step=0))
             for step in range(1, self._plan.steps + 1):
                 metrics = self._step(step)
-                seconds = (
-                    metrics["step_seconds"]
-                    if step == 1
-                    else (SECONDS_SMOOTHING * seconds + (1 - SECONDS_SMOOTHING) * metrics["step_seconds"])
-                )
                 last = step == self._plan.steps
                 if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
                     metrics |= self.evaluate(step=step)
                 log.write(step, metrics)
-                progress.advance(step, metrics, SHOWN_METRICS, seconds_per_step=seconds)
+                progress.advance(step, metrics, SHOWN_METRICS)
                 if last or (monitoring.save_steps and step % monitoring.save_steps == 0):
                     self._save(output / f"step-{step}")
 

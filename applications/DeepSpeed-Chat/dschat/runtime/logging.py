@@ -20,6 +20,7 @@ from dschat.runtime.distributed import is_main_process
 
 NOISY_LIBRARIES = ("DeepSpeed", "transformers", "datasets")
 NARROWEST_TABLE = 120
+SECONDS_SMOOTHING = 0.9  # of the running mean that the remaining time is reckoned from
 
 _console: Console | None = None
 
@@ -59,29 +60,32 @@ class StepProgress:
     def __init__(self, progress: Progress | None, total: int, title: str) -> None:
         self._progress = progress
         self._total = total
+        self._seconds: float | None = None
         self._title = title
         self._task = progress.add_task(title, total=total, numbers="") if progress is not None else None
         self._logger = logging.getLogger("dschat.progress")
 
-    def advance(
-        self, step: int, metrics: Mapping[str, float], shown: Sequence[str], *, seconds_per_step: float
-    ) -> None:
+    def advance(self, step: int, metrics: Mapping[str, float], shown: Sequence[str]) -> None:
         """Show that `step` is done.
 
         Args:
             step: number of finished steps.
-            metrics: the step's numbers.
+            metrics: the step's numbers, `step_seconds` among them.
             shown: which of them to show, in this order; those that are missing are left out.
-            seconds_per_step: running mean, for the remaining time.
         """
+        newest = metrics["step_seconds"]
+        if self._seconds is None:
+            self._seconds = newest
+        else:
+            self._seconds = SECONDS_SMOOTHING * self._seconds + (1 - SECONDS_SMOOTHING) * newest
         numbers = "  ".join(f"{name} {metrics[name]:.4g}" for name in shown if name in metrics)
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=step, numbers=f"{seconds_per_step:.2f} s/step  {numbers}")
+            self._progress.update(self._task, completed=step, numbers=f"{self._seconds:.2f} s/step  {numbers}")
         else:
-            left = max(self._total - step, 0) * seconds_per_step
+            left = max(self._total - step, 0) * self._seconds
             self._logger.info(
                 "%s %d/%d  %.2f s/step  %s left  %s",
-                self._title, step, self._total, seconds_per_step, _clock(left), numbers,
+                self._title, step, self._total, self._seconds, _clock(left), numbers,
             )  # fmt: skip
 
 

@@ -20,7 +20,6 @@ from dschat.runtime.guards import check_finite
 from dschat.runtime.logging import step_progress
 from dschat.runtime.metrics import MetricsLog, WeightedMeans
 
-SECONDS_SMOOTHING = 0.9
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -107,7 +106,6 @@ class SupervisedLoop:
         total = settings.total_updates(len(self._train))
         per_epoch = steps_per_epoch(len(self._train), settings.rows_per_step)
         interval = settings.training.eval_interval
-        seconds = 0.0
         with (
             MetricsLog(settings.output / METRICS_NAME, settings.tensorboard) as log,
             step_progress(total, settings.title) as progress,
@@ -115,13 +113,11 @@ class SupervisedLoop:
             log.write(0, self.evaluate())
             for step in range(1, total + 1):
                 metrics = self.update(step)
-                newest = metrics["step_seconds"]
-                seconds = newest if step == 1 else SECONDS_SMOOTHING * seconds + (1 - SECONDS_SMOOTHING) * newest
                 due = step == total or step % per_epoch == 0 or (interval and step % interval == 0)
                 if due:
                     metrics |= self.evaluate()
                 log.write(step, metrics)
-                progress.advance(step, metrics, settings.shown_metrics, seconds_per_step=seconds)
+                progress.advance(step, metrics, settings.shown_metrics)
                 if due:
                     save(step)
 
