@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dschat.optimal_transport.selection import largest_columns, top_tokens
+from dschat.optimal_transport.selection import largest_and_last, largest_columns, top_tokens
 
 
 @given(columns=st.integers(1, 3000), rows=st.integers(1, 5), share=st.floats(0.0, 1.0), seed=st.integers(0, 2**16))
@@ -18,6 +18,27 @@ def test_largest_columns_are_those_of_a_full_top_k(columns: int, rows: int, shar
     found = largest_columns(values, count)
     assert found.shape == (rows, count)
     assert torch.equal(found.sort(-1).values, values.topk(count).indices.sort(-1).values)
+
+
+@given(columns=st.integers(1, 3000), rows=st.integers(1, 5), share=st.floats(0.0, 1.0), seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_largest_and_last_are_the_ends_of_a_full_top_k(columns: int, rows: int, share: float, seed: int) -> None:
+    count = max(1, min(columns, round(columns * share**3)))
+    values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+    ordered = values.topk(count).indices
+    largest, last = largest_and_last(values, count)
+    assert torch.equal(largest, ordered[:, 0])
+    assert torch.equal(last, ordered[:, -1])
+
+
+@pytest.mark.parametrize("levels", [2, 4, 400])
+def test_largest_and_last_have_the_right_values_among_ties(levels: int) -> None:
+    values = torch.randint(0, levels, (7, 4099), generator=torch.Generator().manual_seed(0)).float()
+    values[3] = -torch.inf
+    largest, last = largest_and_last(values, 17)
+    expected = values.topk(17).values
+    assert torch.equal(values.gather(1, largest[:, None])[:, 0], expected[:, 0])
+    assert torch.equal(values.gather(1, last[:, None])[:, 0], expected[:, -1])
 
 
 def test_ties_never_displace_a_larger_entry_or_repeat_a_column() -> None:

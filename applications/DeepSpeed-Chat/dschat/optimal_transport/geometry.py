@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dschat.optimal_transport.selection import largest_columns
+from dschat.optimal_transport.selection import largest_and_last
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _SELF_SLACK = 1e-6  # absolute; what rounding leaves of the cost between a token
 _COSINE_NORM_FLOOR = 1e-8
 _FAR_COST_PAIRS = 16_384
 _FAR_COST_SEED = 0
-_BLOCK_ELEMENTS = 2**22  # entries of a block of closenesses; on a CPU it should stay in the cache
+_BLOCK_ELEMENTS = 2**23  # entries of a block of closenesses; on a CPU it should stay in the cache
 _ACCELERATOR_BLOCK_ELEMENTS = 2**27
 _MIN_BLOCK_ROWS = 64  # fewer would read the whole table too often for too little arithmetic
 _CANCELLATION = 1e-2  # squared distance over squared norm below which float32 loses its digits
@@ -243,10 +243,11 @@ def _neighbourhoods(points: Tensor, metric: Metric, *, num_neighbors: int, block
     squares = points.square().sum(dim=1) if metric == "l2" else torch.zeros_like(points[:, 0])
     halves = squares / 2
     nearest, radius = torch.empty_like(squares), torch.empty_like(squares)
+    scratch = points.new_empty(min(rows_per_block, count), count)
     for start in range(0, count, rows_per_block):
         rows = torch.arange(start, min(start + rows_per_block, count), device=points.device)
         # The row's own norm changes no order: x.y - |y|^2 / 2 ranks like the distance from x to y.
-        closeness = torch.mm(points[rows], points.T).sub_(halves)
+        closeness = torch.mm(points[rows], points.T, out=scratch[: len(rows)]).sub_(halves)
         closest, last, closest_value = _nearest_and_last(closeness, rows, num_neighbors)
         if metric == "l2":
             doubtful = squares[rows] - 2 * closest_value < _CANCELLATION * squares[rows]
@@ -264,11 +265,8 @@ def _nearest_and_last(closeness: Tensor, rows: Tensor, num_neighbors: int) -> tu
     Overwrites the entry of each row's own token, excluded by its index: with duplicates it need not be the first.
     """
     closeness.scatter_(1, rows[:, None], -math.inf)
-    columns = largest_columns(closeness, num_neighbors)
-    values = closeness.gather(1, columns)
-    largest, smallest = values.max(dim=1), values.min(dim=1)
-    closest, last = (columns.gather(1, found.indices[:, None])[:, 0] for found in (largest, smallest))
-    return closest, last, largest.values
+    closest, last = largest_and_last(closeness, num_neighbors)
+    return closest, last, closeness.gather(1, closest[:, None])[:, 0]
 
 
 def _closeness_in_float64(points: Tensor, rows: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from dschat.optimal_transport.transport import (
 
 Transport = Literal["truncated", "capped"]
 
-_CHUNK_ELEMENTS = 2**19  # float64 costs of a chunk of positions; 4 MiB, which a CPU keeps in its cache
+_CHUNK_ELEMENTS = 2**18  # float64 costs of a chunk of positions; 2 MiB, which a CPU keeps in its cache
 _ACCELERATOR_CHUNK_ELEMENTS = 2**26
 
 

@@ -71,27 +71,71 @@ def _logsumexp(rows: Tensor, largest: Tensor, scratch: Tensor) -> Tensor:
 def largest_columns(rows: Tensor, count: int) -> Tensor:
     """Columns of the `count` largest entries of each row; as `rows.topk(count).indices`, in no particular order.
 
-    A full top-k moves every value of the row about. Here the row is cut into groups, read once for their maxima, and
-    only the groups with the `count` largest maxima can hold one of the `count` largest entries.
-
     Args:
         rows: [N, V].
         count: between 1 and V.
     Returns:
         [N, count] int64. Which of several equal entries is taken at the boundary is not specified.
     """
+    candidates = _candidates(rows, count)
+    if candidates is None:
+        return rows.topk(count, dim=1, sorted=False).indices
+    best = rows.gather(1, candidates.columns).topk(count, dim=1, sorted=False).indices
+    return candidates.columns.gather(1, best)
+
+
+def largest_and_last(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Columns [N] int64 of the largest and of the `count`-th largest entry of each row.
+
+    As the first and last column of `rows.topk(count)`, without ordering those between. At least `count` candidates
+    reach the bound of `_candidates` and seldom many more, so the wanted entry is among the few smallest of them.
+
+    Args:
+        rows: [N, V], no NaN.
+        count: between 1 and V.
+    """
+    candidates = _candidates(rows, count)
+    if candidates is None:
+        columns = rows.topk(count, dim=1).indices
+        return columns[:, 0], columns[:, -1]
+    values = rows.gather(1, candidates.columns)
+    reach = values >= candidates.bound
+    surplus = reach.sum(dim=1, keepdim=True) - count
+    smallest = values.masked_fill(~reach, torch.inf).topk(int(surplus.max()) + 1, dim=1, largest=False).indices
+    chosen = torch.cat([values.argmax(dim=1, keepdim=True), smallest.gather(1, surplus)], dim=1)
+    largest, last = candidates.columns.gather(1, chosen).unbind(dim=1)
+    return largest, last
+
+
+class _Candidates(NamedTuple):
+    """Where the largest entries of [N, V] rows can be.
+
+    Attributes:
+        columns: [N, C] int64; the `count` largest entries of a row are among them.
+        bound: [N, 1]; at least `count` entries of the row reach it.
+    """
+
+    columns: Tensor
+    bound: Tensor
+
+
+def _candidates(rows: Tensor, count: int) -> _Candidates | None:
+    """Columns that can hold one of the `count` largest entries of [N, V] rows, None where it does not pay to narrow.
+
+    A full top-k moves every value of the row about. Here the row is cut into groups, read once for their maxima, and
+    only the groups with the `count` largest maxima can hold one of the `count` largest entries.
+    """
     columns = rows.shape[1]
     group = 2 ** round(0.5 * math.log2(columns / count))  # balances the two selections
     num_groups = columns // group
     if group < _MIN_GROUP or num_groups < count:
-        return rows.topk(count, dim=1, sorted=False).indices
+        return None
     # Group g holds the columns g, g + num_groups, g + 2 num_groups, ...: its maximum is a maximum over whole vectors.
     maxima = rows[:, : group * num_groups].unflatten(1, (group, num_groups)).amax(dim=1)
-    groups = maxima.topk(count, dim=1, sorted=False).indices
+    values, groups = maxima.topk(count, dim=1, sorted=False)
     members = torch.arange(group, device=rows.device) * num_groups
     candidates = (groups[:, :, None] + members).flatten(1)
     if group * num_groups < columns:
         rest = torch.arange(group * num_groups, columns, device=rows.device)
         candidates = torch.cat([candidates, rest.expand(len(rows), -1)], dim=1)
-    best = rows.gather(1, candidates).topk(count, dim=1, sorted=False).indices
-    return candidates.gather(1, best)
+    return _Candidates(candidates, values.amin(dim=1, keepdim=True))
