@@ -102,6 +102,16 @@ def test_capped_debiased_penalty_is_zero_at_the_reference_and_its_mean_is_the_di
     assert "wasserstein_distance" in same.metrics
 
 
+@pytest.mark.parametrize(("max_iter", "share"), [(1, 1.0), (200, 0.0)])
+@pytest.mark.parametrize("transport", ["capped", "truncated"])
+def test_positions_that_ran_out_of_rounds_are_counted(transport: str, max_iter: int, share: float) -> None:
+    config = WassersteinConfig(
+        transport=transport, top_k=VOCABULARY, cost_dim=VOCABULARY, epsilon=1.0, max_iter=max_iter, tol=1e-4
+    )
+    metrics = build(config).penalty(make_positions(8)).metrics
+    assert float(metrics["unconverged_share"].mean()) == share
+
+
 def test_epsilon_in_nearest_distances_does_not_depend_on_the_scale_of_the_embeddings() -> None:
     config = WassersteinConfig(epsilon_unit="nearest", epsilon=0.5, cost_dim=7, top_k=9)
     positions = make_positions(6)

@@ -111,7 +111,9 @@ class DeepSpeedPPOTrainer:
         self._record_rollout(rollout, score, scores, experience, means)
         means.add("generation_seconds", generated - started, 1.0)
         means.add("scoring_seconds", time.perf_counter() - generated, 1.0)
-        means.add("penalty_seconds", scores.penalty_seconds, 1.0)
+        means.add("penalty_seconds", scores.penalty_cost.seconds, 1.0)
+        if scores.penalty_cost.peak_bytes is not None:
+            means.add("penalty_peak_mebibytes", scores.penalty_cost.peak_bytes / 2**20, 1.0)
         return experience, _for_people(rollout, score, scores)
 
     def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:

@@ -32,8 +32,22 @@ class Scores:
     """[B, R] float32, the critic before each token."""
     penalty_metrics: Mapping[str, Tensor]
     """Sums over this rank's response tokens of the regularizer's diagnostics, scalars."""
-    penalty_seconds: float
-    """Time spent in the regularizer."""
+    penalty_cost: PenaltyCost
+    """What the regularizer took."""
+
+
+@dataclass(frozen=True)
+class PenaltyCost:
+    """Time and memory spent in the regularizer."""
+
+    seconds: float = 0.0
+    peak_bytes: int | None = None
+    """Device memory held at the worst moment beyond what was held before; None on a CPU, which keeps no account."""
+
+    def __add__(self, other: PenaltyCost) -> PenaltyCost:
+        """One after the other."""
+        peaks = [cost.peak_bytes for cost in (self, other) if cost.peak_bytes is not None]
+        return PenaltyCost(self.seconds + other.seconds, max(peaks, default=None))
 
 
 @dataclass(frozen=True)
@@ -67,11 +81,11 @@ def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regulariz
     """
     rows = max(1, MAX_LOGITS_PER_CHUNK // (longest_response * models.vocab_size))
     chunks: list[tuple[Tensor, Tensor, Penalty]] = []
-    seconds = 0.0
+    cost = PenaltyCost()
     for start in range(0, len(rollout.records), rows):
         *scored, spent = _score_rows(rollout, slice(start, start + rows), models, regularizer)
         chunks.append(tuple(scored))
-        seconds += spent
+        cost += spent
     sums: dict[str, Tensor] = {}
     for *_, penalty in chunks:
         for name, values in penalty.metrics.items():
@@ -84,7 +98,7 @@ def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regulariz
             models.critic, rollout.sequences, rollout.attention_mask, width=rollout.response_mask.shape[1]
         ),
         penalty_metrics=sums,
-        penalty_seconds=seconds,
+        penalty_cost=cost,
     )
 
 
@@ -111,8 +125,8 @@ def response_log_probs(actor: Any, models: ScoredModels, sequences: Tensor, mask
 
 def _score_rows(
     rollout: Rollout, part: slice, models: ScoredModels, regularizer: Regularizer
-) -> tuple[Tensor, Tensor, Penalty, float]:
-    """Log-probabilities [b, R] of policy and reference, the penalty (values [b, R], metrics [n]) and its seconds."""
+) -> tuple[Tensor, Tensor, Penalty, PenaltyCost]:
+    """Log-probabilities [b, R] of policy and reference, the penalty (values [b, R], metrics [n]) and its cost."""
     sequences, attention = rollout.sequences[part], rollout.attention_mask[part]
     mask = rollout.response_mask[part]
     width = mask.shape[1]
@@ -124,7 +138,7 @@ def _score_rows(
     tokens = rollout.responses[part][mask]
     if tokens.numel() == 0:
         nothing = torch.zeros(mask.shape, device=mask.device)
-        return nothing, nothing, Penalty(nothing), 0.0
+        return nothing, nothing, Penalty(nothing), PenaltyCost()
     positions = ScoredPositions(
         policy_logits=policy_logits,
         reference_logits=reference_logits,
@@ -132,7 +146,7 @@ def _score_rows(
         policy_log_probs=token_log_probs(policy_logits, tokens),
         reference_log_probs=token_log_probs(reference_logits, tokens),
     )
-    penalty, seconds = _timed_penalty(regularizer, positions)
+    penalty, cost = _measured_penalty(regularizer, positions)
 
     def spread(values: Tensor) -> Tensor:
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
@@ -141,20 +155,26 @@ def _score_rows(
         spread(positions.policy_log_probs),
         spread(positions.reference_log_probs),
         Penalty(spread(penalty.values), penalty.metrics),
-        seconds,
+        cost,
     )
 
 
-def _timed_penalty(regularizer: Regularizer, positions: ScoredPositions) -> tuple[Penalty, float]:
-    """The penalty and the seconds it took; NaN instead where the models' logits are broken already."""
+def _measured_penalty(regularizer: Regularizer, positions: ScoredPositions) -> tuple[Penalty, PenaltyCost]:
+    """The penalty and what it took; NaN instead where the models' logits are broken already."""
     log_probs = torch.stack([positions.policy_log_probs, positions.reference_log_probs])
     if not bool(log_probs.isfinite().all()):
         # the caller stops the run on all ranks together; a regularizer would stop this one alone
-        return Penalty(torch.full_like(positions.policy_log_probs, torch.nan)), 0.0
+        return Penalty(torch.full_like(positions.policy_log_probs, torch.nan)), PenaltyCost()
     device = log_probs.device
-    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda _: None
-    synchronize(device)
+    if device.type != "cuda":
+        started = time.perf_counter()
+        penalty = regularizer.penalty(positions)
+        return penalty, PenaltyCost(time.perf_counter() - started)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    held = torch.cuda.memory_allocated(device)
     started = time.perf_counter()
     penalty = regularizer.penalty(positions)
-    synchronize(device)
-    return penalty, time.perf_counter() - started
+    torch.cuda.synchronize(device)
+    seconds = time.perf_counter() - started
+    return penalty, PenaltyCost(seconds, torch.cuda.max_memory_allocated(device) - held)

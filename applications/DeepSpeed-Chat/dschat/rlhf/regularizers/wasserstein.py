@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from dschat.config.sections import WassersteinConfig
-from dschat.optimal_transport import TokenGeometry, token_potentials
+from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
 from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
 
 
@@ -45,12 +47,18 @@ class WassersteinRegularizer:
             "reference_tail_mass": result.reference_tail_mass,
             "marginal_error": result.marginal_error,
             "sinkhorn_rounds": result.num_iterations.float(),
+            "unconverged_share": self._unconverged(result).float(),
             "floored_share": result.floored.float(),
             "kept_neighbors": result.kept_neighbors.float(),
         }
         if result.distance is not None:
             metrics["wasserstein_distance"] = result.distance
         return Penalty(result.potential, metrics)
+
+    def _unconverged(self, result: TokenPotentials) -> Tensor:
+        """[N] bool, where --tol was not reached within --max_iter rounds."""
+        used_up = result.num_iterations >= self.config.max_iter
+        return used_up & (result.marginal_error > self.config.tol) if self.config.transport == "capped" else used_up
 
     def describe(self) -> str:
         """The geometry, epsilon in both units, and which regime this is."""
