@@ -130,9 +130,7 @@ def _solve_in_chunks(
     positions = max(1, elements // elements_per_position)
     chunks = []
     for start in range(0, max(count, 1), positions):
-        chunk = slice(start, start + positions)
-        ids = problem.ids if len(problem.ids) != count else problem.ids[chunk]
-        chunks.append(solve(Support(ids, *(values[chunk] for values in problem[1:]))))
+        chunks.append(solve(problem.part(slice(start, start + positions))))
     fields = zip(*chunks, strict=True)
     return SolvedPositions(*(None if parts[0] is None else torch.cat(parts) for parts in fields))
 

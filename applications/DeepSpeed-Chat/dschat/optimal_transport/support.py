@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dschat.optimal_transport.selection import top_tokens
@@ -22,9 +23,9 @@ class Support(NamedTuple):
     """Both distributions on a truncated vocabulary; the last bin is the tail, the mass of all other tokens.
 
     Attributes:
-        ids: [N, S] int64, or [1, S] where all positions share one support. A token may be repeated within a row.
-        is_bin: [N, S + 1] bool, False for the repeats, which carry no mass; the tail always counts.
-        policy: [N, S + 1] float64, log-mass of the policy; -inf for repeats and for an empty tail.
+        ids: [N, S] int64, or [1, S] where all positions share one support; distinct tokens in order, then fillers.
+        is_bin: [N, S + 1] bool, False for the fillers, which carry no mass; the tail always counts.
+        policy: [N, S + 1] float64, log-mass of the policy; -inf for fillers and for an empty tail.
         reference: [N, S + 1] float64, the same for the reference policy.
         token_bin: [N] int64, the bin of the sampled token.
     """
@@ -34,6 +35,27 @@ class Support(NamedTuple):
     policy: Tensor
     reference: Tensor
     token_bin: Tensor
+
+    def part(self, positions: slice) -> Support:
+        """Some of the positions, without the bins that are fillers in all of them.
+
+        The top tokens of two policies that have not drifted far apart are mostly the same, so that the supports of
+        most positions are much smaller than 2 k2 + 1.
+        """
+        ids = self.ids if len(self.ids) != len(self.token_bin) else self.ids[positions]
+        is_bin = self.is_bin[positions]
+        width = int(is_bin[:, :-1].sum(dim=1).max()) if len(is_bin) else 0
+
+        def narrow(bins: Tensor) -> Tensor:
+            return torch.cat([bins[:, :width], bins[:, -1:]], dim=1)
+
+        return Support(
+            ids=ids[:, :width],
+            is_bin=narrow(is_bin),
+            policy=narrow(self.policy[positions]),
+            reference=narrow(self.reference[positions]),
+            token_bin=self.token_bin[positions],
+        )
 
 
 def build_support(
@@ -63,16 +85,18 @@ def build_support(
         ids = ids.unique()[None]
     else:
         ids = ids.sort(dim=1).values
+        repeated = F.pad(ids[:, 1:] == ids[:, :-1], (1, 0))
+        ids = ids.masked_fill_(repeated, vocab_size).sort(dim=1).values
     has_tail = top_k < vocab_size and not (kind == "batch" and ids.shape[1] == vocab_size)
-    is_bin = torch.ones(len(ids), ids.shape[1] + 1, dtype=torch.bool, device=ids.device)
-    is_bin[:, 1:-1] = ids[:, 1:] != ids[:, :-1]
-    is_bin = is_bin.expand(len(tokens), -1)
+    token_bin = torch.searchsorted(ids.expand(len(tokens), -1).contiguous(), tokens[:, None])[:, 0]
+    is_bin = F.pad(ids < vocab_size, (0, 1), value=True).expand(len(tokens), -1)
+    ids = ids.clamp(max=vocab_size - 1)
     return Support(
         ids=ids,
         is_bin=is_bin,
         policy=_log_masses(policy_logits, policy.log_normalizer, ids, is_bin, has_tail=has_tail),
         reference=_log_masses(reference_logits, reference.log_normalizer, ids, is_bin, has_tail=has_tail),
-        token_bin=torch.searchsorted(ids.expand(len(tokens), -1).contiguous(), tokens[:, None])[:, 0],
+        token_bin=token_bin,
     )
 
 
