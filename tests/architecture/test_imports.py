@@ -20,7 +20,7 @@ ALLOWED = {
     "optimal_transport": set(),
     "data": {"config"},
     "models": {"config"},
-    "runtime": {"config"},
+    "runtime": {"config", "models.lora"},
     "supervised": {"config", "data", "models", "runtime", "preparation"},
     "preparation": {"config", "data", "models", "runtime"},
     "rlhf.ppo_math": set(),

@@ -134,7 +134,21 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
         ("ppo", "--gamma 1.5", "--gamma must be between 0 and 1"),
         ("ppo", "--ngram 2", "macro actions are not supported yet"),
         ("ppo", "--termination_condition ppl", "macro actions are not supported yet"),
-        ("ppo", "--actor_lora_dim 8", "LoRA is not supported yet"),
+        ("sft", "--lora_dim -1", "--lora_dim must not be negative, got -1"),
+        ("sft", "--lora_dim 8 --lora_learning_rate 0", "--lora_learning_rate must be above 0"),
+        ("sft", "--lora_dim 8 --lora_alpha 0", "--lora_alpha must be above 0"),
+        ("sft", "--only_optimize_lora", "--only_optimize_lora needs --lora_dim"),
+        ("reward", "--lora_module_name q_proj", "--lora_module_name needs --lora_dim"),
+        ("reward", "--lora_dim 8 --quantize 4bit", "--quantize 4bit needs --lora_dim and --only_optimize_lora"),
+        ("sft", "--lora_dim 8 --only_optimize_lora --quantize 4bit", "--quantize 4bit needs --dtype bf16"),
+        ("ppo", "--only_optimize_lora", "--only_optimize_lora needs --actor_lora_dim or --critic_lora_dim"),
+        ("ppo", "--critic_lora_module_name score", "--critic_lora_module_name needs --critic_lora_dim"),
+        (
+            "ppo",
+            "--critic_lora_dim 8 --only_optimize_lora --critic_quantize 4bit",
+            "--critic_quantize 4bit needs --critic_zero_stage 0, 1 or 2",
+        ),
+        ("ppo", "--enable_mixed_precision_lora", "keep them in 4 bits with --actor_quantize 4bit"),
         ("ppo", "--enable_ema", "moving average"),
         ("ppo", "--enable_hybrid_engine", "hybrid engine"),
         ("ppo", "--unsup_coef 27.8", "unsupervised loss"),
@@ -166,7 +180,7 @@ def test_missing_output_folder_is_refused_before_anything_runs(step: str) -> Non
 
 
 def test_harmless_values_of_retired_flags_are_accepted() -> None:
-    config = parse_kl([*commands.PPO, "--actor_lora_dim", "0", "--inference_tp_size", "1", "--compute_fp32_loss"])
+    config = parse_kl([*commands.PPO, "--inference_tp_size", "1", "--compute_fp32_loss"])
     assert config == parse_kl(commands.PPO)
 
 
@@ -200,6 +214,21 @@ def test_bad_yaml_gets_one_sentence(text: str, sentence: str, tmp_path: Path) ->
         parse_sft_config(["--config", str(file)])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_lora_flags_as_published_describe_the_adapters() -> None:
+    assert parse_sft_config(commands.SFT).adapter is None
+    extra = "--lora_dim 128 --lora_module_name decoder.layers. --only_optimize_lora --lora_learning_rate 1e-4"
+    adapter = parse_sft_config([*commands.SFT, *extra.split()]).adapter
+    assert adapter is not None
+    assert (adapter.rank, adapter.alpha, adapter.learning_rate) == (128, 1.0, 1e-4)
+    assert (adapter.module_names, adapter.alone, adapter.quantized) == (("decoder.layers.",), True, False)
+    extra = "--actor_lora_dim 64 --actor_lora_module_name q_proj v_proj --lora_alpha 16 --actor_lora_learning_rate 1e-3"
+    config = parse_kl([*commands.PPO, *extra.split()])
+    assert config.critic_adapter is None
+    assert config.actor_adapter is not None
+    assert (config.actor_adapter.rank, config.actor_adapter.alpha, config.actor_adapter.alone) == (64, 16.0, False)
+    assert config.actor_adapter.module_names == ("q_proj", "v_proj")
 
 
 def test_warmup_steps_win_over_the_ratio() -> None:

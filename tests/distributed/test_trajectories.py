@@ -17,6 +17,11 @@ from tests.launch import launch
 TOLERANCE = 2e-4
 """Relative, float32, after at most 5 optimizer steps; sums are taken in another order on every side."""
 
+LORA = "--lora_dim 4 --lora_alpha 8 --only_optimize_lora --lora_learning_rate 1e-2 "
+PPO_LORA = (
+    "--actor_lora_dim 4 --critic_lora_dim 4 --lora_alpha 8 --only_optimize_lora --actor_lora_learning_rate 1e-2 "
+    "--critic_lora_learning_rate 1e-2 --top_k 8 --cost_dim 16 "
+)
 PPO_CUT = "--per_device_generation_batch_size {gen} --per_device_training_batch_size {train} "
 COMPARED = {
     "sft": ("loss", "eval_loss", "grad_norm"),
@@ -34,6 +39,9 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
             extra = f"--zero_stage {stage} --per_device_train_batch_size 4 --gradient_checkpointing"
             name = f"{step}-2x4-z{stage}"
             jobs[name] = Job(step, supervised_arguments(paths, model, folder / name, extra))
+        name = f"{step}-lora-2x4-z3"
+        extra = f"--zero_stage 3 --per_device_train_batch_size 4 --gradient_checkpointing {LORA}"
+        jobs[name] = Job(step, supervised_arguments(paths, model, folder / name, extra))
         name = f"{step}-2x1x4-z2"
         extra = "--zero_stage 2 --per_device_train_batch_size 1 --gradient_accumulation_steps 4"
         jobs[name] = Job(step, supervised_arguments(paths, model, folder / name, extra))
@@ -52,6 +60,12 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
     name = "sampled-z33"
     jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra.split("--top_k")[0] + "--eval_steps 2"))
+    for actor, critic in ((2, 1), (3, 3)):
+        name = f"wpr-lora-2x8-z{actor}{critic}"
+        extra = f"--actor_zero_stage {actor} --critic_zero_stage {critic} " + PPO_LORA + PPO_CUT.format(gen=8, train=8)
+        jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "sampled-lora-z33"
+    jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, f"{extra} --eval_steps 2"))
     return jobs
 
 
@@ -62,6 +76,7 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
         for name, extra in {
             f"{step}-1x8-z0": "--zero_stage 0 --per_device_train_batch_size 8",
             f"{step}-1x2x4-z2": "--zero_stage 2 --per_device_train_batch_size 2 --gradient_accumulation_steps 4",
+            f"{step}-lora-1x8-z0": f"--zero_stage 0 --per_device_train_batch_size 8 {LORA}",
         }.items():
             jobs[name] = Job(step, supervised_arguments(paths, "sft", folder / name, extra))
     for name, extra in {
@@ -75,6 +90,9 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     name = "wpr-1x16-z00"
     extra = "--top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=16, train=16)
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "wpr-lora-1x16-z00"
+    lora = PPO_LORA + PPO_CUT.format(gen=16, train=16)
+    jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, lora), fixed_answers=True)
     name = "wpr-silent-1x16-z00"
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
     return jobs
@@ -110,7 +128,9 @@ def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
         ("ppo-1x16-z00", f"ppo-{other}")
         for other in ("1x4x4-z12", "1x16x4-z22", "2x8-z11", "2x8-z23", "2x8-z32", "2x8-z33", "2x2x4-z22")
     ]
-    + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")],
+    + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")]
+    + [(f"{step}-lora-1x8-z0", f"{step}-lora-2x4-z3") for step in ("sft", "reward")]
+    + [("wpr-lora-1x16-z00", f"wpr-lora-2x8-{stages}") for stages in ("z21", "z33")],
 )
 def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
     names = COMPARED[left.split("-")[0]]
@@ -131,13 +151,14 @@ def test_language_models_saved_by_two_ranks_load_with_the_plain_library(name: st
         torch.testing.assert_close(again(ids).logits, reference(ids).logits, atol=1e-3, rtol=1e-3)
 
 
-def test_actor_and_critic_saved_under_zero_3_equal_those_of_one_rank(runs: Path) -> None:
+@pytest.mark.parametrize(("one", "two"), [("ppo-1x16-z00", "ppo-2x8-z33"), ("wpr-lora-1x16-z00", "wpr-lora-2x8-z33")])
+def test_actor_and_critic_saved_under_zero_3_equal_those_of_one_rank(one: str, two: str, runs: Path) -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     for role, loader in (("actor", AutoModelForCausalLM), ("critic", AutoModelForSequenceClassification)):
-        ours, theirs = (loader.from_pretrained(runs / run / role).eval() for run in ("ppo-1x16-z00", "ppo-2x8-z33"))
+        ours, theirs = (loader.from_pretrained(runs / run / role).eval() for run in (one, two))
         with torch.no_grad():
             torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, atol=2e-3, rtol=2e-3)
-        assert (runs / "ppo-2x8-z33" / "step-5" / role / "model.safetensors").is_file()
+        assert (runs / two / "step-5" / role / "model.safetensors").is_file()
 
 
 def test_a_rank_without_a_usable_answer_takes_part_with_weight_zero(runs: Path) -> None:
@@ -148,8 +169,9 @@ def test_a_rank_without_a_usable_answer_takes_part_with_weight_zero(runs: Path) 
     assert all(line["actor_grad_norm"] > 0 for line in lines)
 
 
-def test_sampling_under_zero_3_trains_and_evaluates(runs: Path) -> None:
-    lines = read_metrics(runs / "sampled-z33")
+@pytest.mark.parametrize("run", ["sampled-z33", "sampled-lora-z33"])
+def test_sampling_under_zero_3_trains_and_evaluates(run: str, runs: Path) -> None:
+    lines = read_metrics(runs / run)
     assert [line["step"] for line in lines] == list(range(6))
     assert all("eval_reward" in lines[step] for step in (0, 2, 4, 5))
     # at the first step the policy is the reference

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dschat.config.adapter import AdapterSettings
 from dschat.config.sections import RuntimeConfig, ScheduleConfig
 from dschat.errors import UserError
+from dschat.models.lora import add_adapter
 from dschat.runtime.deepspeed_config import (
     Optimization,
     Placement,
@@ -69,6 +71,20 @@ def test_biases_and_norms_are_not_decayed() -> None:
     assert undecayed["weight_decay"] == 0.0
     assert all("bias" in names[id(p)] or "norm" in names[id(p)] for p in undecayed["params"])
     assert len(decayed["params"]) + len(undecayed["params"]) == len(names)
+
+
+def test_an_adapter_has_a_learning_rate_of_its_own_and_frozen_weights_have_none() -> None:
+    model = make_causal_lm("opt", vocab_size=47)
+    adapter = AdapterSettings(
+        rank=4, alpha=1.0, module_names=("fc1",), learning_rate=0.3, alone=False, quantized=False, flag=""
+    )
+    add_adapter(model, adapter, seed=0)
+    groups = parameter_groups(model, weight_decay=0.1, lora_learning_rate=0.3)
+    assert [(group["weight_decay"], group.get("lr")) for group in groups] == [(0.1, None), (0.0, None), (0.1, 0.3)]
+    names = {id(p): n for n, p in model.named_parameters()}
+    assert all(".lora_" in names[id(p)] for p in groups[2]["params"])
+    listed = {names[id(p)] for group in groups for p in group["params"]}
+    assert set(names.values()) - listed == {f"model.decoder.layers.{i}.fc1.base_layer.weight" for i in (0, 1)}
 
 
 def test_stage_zero_in_16_bits_runs_as_stage_one() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from dschat.config.adapter import AdapterSettings
+from dschat.models.lora import adapter_sizes
 from dschat.runtime.deepspeed_config import Placement
-from dschat.runtime.memory import count_parameters, estimate
+from dschat.runtime.memory import count_parameters, estimate, estimate_adapted
 from tests.toy_models import FAMILIES, make_causal_lm, make_config
 
 
@@ -25,6 +29,22 @@ def test_training_in_bf16_on_four_devices_takes_the_published_bytes(
 ) -> None:
     memory = estimate("actor", 1000, Placement(stage, "bf16", offload), trained=True, world_size=4)
     assert memory.total == pytest.approx(1000 * bytes_per_weight)
+
+
+def test_only_an_adapter_has_gradients_and_optimizer_states() -> None:
+    config = make_config("llama", vocab_size=47)
+    adapter = AdapterSettings(
+        rank=4, alpha=1.0, module_names=(), learning_rate=1e-3, alone=True, quantized=False, flag="lora_module_name"
+    )
+    sizes = adapter_sizes(config, adapter)
+    placement = Placement(1, "bf16", offload=False)
+    memory = estimate_adapted("model", config, placement, adapter, world_size=1)
+    assert memory.weights == 2 * sizes.total
+    assert (memory.gradients, memory.optimizer) == (2 * sizes.trained, 12 * sizes.trained)
+    assert sizes.trained < sizes.total / 5
+    four_bit = estimate_adapted("model", config, placement, replace(adapter, quantized=True), world_size=1)
+    assert four_bit.weights == pytest.approx(2 * (sizes.total - sizes.frozen_linear) + 0.516 * sizes.frozen_linear)
+    assert estimate_adapted("model", config, placement, None, world_size=1).optimizer == 12 * count_parameters(config)
 
 
 def test_a_frozen_model_has_weights_alone() -> None:

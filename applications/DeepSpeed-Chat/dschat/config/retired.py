@@ -24,8 +24,6 @@ class RetiredFlag:
     """Why, and what to use instead."""
 
 
-_LORA = RetiredFlag(("0",), "LoRA is not supported yet; train all weights")
-_LORA_DETAIL = RetiredFlag((), "LoRA is not supported yet; drop the flag")
 _HYBRID = RetiredFlag(
     (), "the hybrid engine has no Gemma or Qwen and is not supported; answers are generated with gathered weights"
 )
@@ -38,17 +36,9 @@ RETIRED_FLAGS: dict[str, RetiredFlag] = {
     "print_loss": RetiredFlag(ALWAYS_ON, "the loss is always shown and written to metrics.jsonl"),
     "enable_test_mode": RetiredFlag(ALWAYS_ON, "--test_stop_step (--max_steps) stops a run by itself"),
     "num_padding_at_beginning": _PADDING,
-    "lora_dim": _LORA,
-    "actor_lora_dim": _LORA,
-    "critic_lora_dim": _LORA,
-    "lora_module_name": _LORA_DETAIL,
-    "actor_lora_module_name": _LORA_DETAIL,
-    "critic_lora_module_name": _LORA_DETAIL,
-    "lora_learning_rate": _LORA_DETAIL,
-    "actor_lora_learning_rate": _LORA_DETAIL,
-    "critic_lora_learning_rate": _LORA_DETAIL,
-    "only_optimize_lora": _LORA_DETAIL,
-    "enable_mixed_precision_lora": _LORA_DETAIL,
+    "enable_mixed_precision_lora": RetiredFlag(
+        OFF, "frozen weights are not gathered in 8 bits; keep them in 4 bits with --actor_quantize 4bit and ZeRO 0 to 2"
+    ),
     "enable_hybrid_engine": _HYBRID,
     "unpin_actor_parameters": _HYBRID,
     "release_inference_cache": _HYBRID,

@@ -7,6 +7,8 @@ from typing import ClassVar, Literal
 
 from transformers.hf_argparser import HfArg
 
+from dschat.config.adapter import AdapterSettings
+
 SchedulerName = Literal["linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"]
 
 
@@ -66,6 +68,56 @@ class SupervisedConfig:
         default=0, help="Optimizer steps between evaluations; step 2 also saves. 0: before, after, and each epoch."
     )
     eval_iters: int = HfArg(default=100, help="Batches per evaluation and rank; 0: all.")
+
+
+@dataclass(frozen=True)
+class AdaptationConfig:
+    """What all LoRA adapters of a step have in common."""
+
+    _argument_group_name: ClassVar[str] = "LoRA"
+
+    only_optimize_lora: bool = HfArg(
+        default=False, help="Freeze all but the adapter and a reward model's head; else all but the adapted matrices."
+    )
+    lora_alpha: float = HfArg(default=1.0, help="The adapter's product counts this over its rank (published: 1).")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The LoRA adapter of step 1 or 2."""
+
+    _argument_group_name: ClassVar[str] = "LoRA"
+
+    lora_dim: int = HfArg(default=0, help="Rank of the adapter; 0: none, all weights are trained.")
+    lora_module_name: list[str] = HfArg(
+        default_factory=list, help="Parts of the names of the linear layers to adapt; default: all of the blocks."
+    )
+    lora_learning_rate: float = HfArg(default=5e-4, help="Peak learning rate of the adapter.")
+    quantize: Literal["none", "4bit"] = HfArg(
+        default="none", help="4bit: frozen linear layers in 4 bits (QLoRA); needs a GPU and bitsandbytes."
+    )
+
+    def adapter(self, common: AdaptationConfig) -> AdapterSettings | None:
+        """The adapter that these flags describe, None without one."""
+        return _adapter(
+            self.lora_dim, self.lora_module_name, self.lora_learning_rate, self.quantize, "lora_module_name", common
+        )
+
+
+def _adapter(
+    rank: int, names: list[str], learning_rate: float, quantize: str, flag: str, common: AdaptationConfig
+) -> AdapterSettings | None:
+    if rank == 0:
+        return None
+    return AdapterSettings(
+        rank=rank,
+        alpha=common.lora_alpha,
+        module_names=tuple(names),
+        learning_rate=learning_rate,
+        alone=common.only_optimize_lora,
+        quantized=quantize == "4bit",
+        flag=flag,
+    )
 
 
 @dataclass(frozen=True)
@@ -157,6 +209,44 @@ class ActorCriticConfig:
     def reward_zero_stage(self) -> int:
         """3 where the critic is partitioned, else 0."""
         return 3 if self.critic_zero_stage == 3 else 0
+
+
+@dataclass(frozen=True)
+class ActorCriticLoraConfig:
+    """The LoRA adapters of step 3."""
+
+    _argument_group_name: ClassVar[str] = "LoRA"
+
+    actor_lora_dim: int = HfArg(default=0, help="Rank of the actor's adapter; 0: none.")
+    critic_lora_dim: int = HfArg(default=0, help="Rank of the critic's adapter; 0: none.")
+    actor_lora_module_name: list[str] = HfArg(
+        default_factory=list,
+        help="Parts of names of the actor's linear layers to adapt; default: all of the blocks.",
+    )
+    critic_lora_module_name: list[str] = HfArg(
+        default_factory=list,
+        help="Parts of names of the critic's linear layers to adapt; default: all of the blocks.",
+    )
+    actor_lora_learning_rate: float = HfArg(default=5e-4, help="Peak learning rate of the actor's adapter.")
+    critic_lora_learning_rate: float = HfArg(default=5e-4, help="Peak learning rate of the critic's adapter.")
+    actor_quantize: Literal["none", "4bit"] = HfArg(
+        default="none", help="4bit: the actor's frozen linear layers in 4 bits (QLoRA); needs a GPU and bitsandbytes."
+    )
+    critic_quantize: Literal["none", "4bit"] = HfArg(default="none", help="The same for the critic.")
+
+    def actor(self, common: AdaptationConfig) -> AdapterSettings | None:
+        """The actor's adapter, None without one."""
+        return _adapter(
+            self.actor_lora_dim, self.actor_lora_module_name, self.actor_lora_learning_rate, self.actor_quantize,
+            "actor_lora_module_name", common,
+        )  # fmt: skip
+
+    def critic(self, common: AdaptationConfig) -> AdapterSettings | None:
+        """The critic's adapter, None without one."""
+        return _adapter(
+            self.critic_lora_dim, self.critic_lora_module_name, self.critic_lora_learning_rate, self.critic_quantize,
+            "critic_lora_module_name", common,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,16 @@ from typing import Any, NoReturn, get_type_hints
 
 from transformers.hf_argparser import HfArgumentParser
 
+from dschat.config.adapter import AdapterSettings
 from dschat.config.retired import reject_unknown_flags
 from dschat.config.sections import (
     ActorCriticConfig,
+    ActorCriticLoraConfig,
+    AdaptationConfig,
     DataConfig,
     DivergenceConfig,
     LearnedRewardConfig,
+    LoraConfig,
     MonitoringConfig,
     OutputConfig,
     PPOUpdateConfig,
@@ -44,6 +48,10 @@ class RewardTrainingConfig:
     """Texts and their share."""
     training: SupervisedConfig
     """Model, batches, optimizer."""
+    lora: LoraConfig
+    """The adapter."""
+    adaptation: AdaptationConfig
+    """What else is trained beside it."""
     schedule: ScheduleConfig
     """Length and learning-rate curve."""
     runtime: RuntimeConfig
@@ -51,10 +59,17 @@ class RewardTrainingConfig:
     output: OutputConfig
     """Folders."""
 
+    @property
+    def adapter(self) -> AdapterSettings | None:
+        """The model's LoRA adapter, None without one."""
+        return self.lora.adapter(self.adaptation)
+
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
         _check_supervised(self.training)
+        _check_lora(self.lora, "", self.training.zero_stage, self.adaptation, self.runtime)
+        _check_adaptation(self.adaptation, [self.adapter], "--lora_dim")
 
 
 @dataclass(frozen=True)
@@ -87,6 +102,10 @@ class PPOConfig:
     """Prompts and their share."""
     models: ActorCriticConfig
     """Checkpoints, optimizers, placement."""
+    lora: ActorCriticLoraConfig
+    """The adapters."""
+    adaptation: AdaptationConfig
+    """What else is trained beside them."""
     rollout: RolloutConfig
     """Sampling."""
     ppo: PPOUpdateConfig
@@ -104,6 +123,16 @@ class PPOConfig:
     reward: RewardConfig
     """Its type chooses the source of the scores."""
 
+    @property
+    def actor_adapter(self) -> AdapterSettings | None:
+        """The actor's LoRA adapter, None without one."""
+        return self.lora.actor(self.adaptation)
+
+    @property
+    def critic_adapter(self) -> AdapterSettings | None:
+        """The critic's LoRA adapter, None without one."""
+        return self.lora.critic(self.adaptation)
+
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
@@ -112,6 +141,11 @@ class PPOConfig:
         for flag in ("actor_zero_stage", "critic_zero_stage"):
             _check_zero_stage(flag, getattr(self.models, flag))
         _check_positive(self.models, "actor_learning_rate", "critic_learning_rate")
+        _check_lora(self.lora, "actor_", self.models.actor_zero_stage, self.adaptation, self.runtime)
+        _check_lora(self.lora, "critic_", self.models.critic_zero_stage, self.adaptation, self.runtime)
+        _check_adaptation(
+            self.adaptation, [self.actor_adapter, self.critic_adapter], "--actor_lora_dim or --critic_lora_dim"
+        )
         _check_not_negative(self.monitoring, "save_steps", "eval_steps")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
 
@@ -234,6 +268,35 @@ def _check_supervised(training: SupervisedConfig) -> None:
     _check_not_negative(training, "eval_interval", "eval_iters", "weight_decay")
     _check_positive(training, "learning_rate")
     _check_zero_stage("zero_stage", training.zero_stage)
+
+
+def _check_lora(
+    lora: LoraConfig | ActorCriticLoraConfig,
+    role: str,
+    zero_stage: int,
+    adaptation: AdaptationConfig,
+    runtime: RuntimeConfig,
+) -> None:
+    """Check one model's adapter; its flags start with `role`."""
+    _check_not_negative(lora, f"{role}lora_dim")
+    _check_positive(lora, f"{role}lora_learning_rate")
+    rank, quantize = getattr(lora, f"{role}lora_dim"), getattr(lora, f"{role}quantize")
+    if rank == 0 and getattr(lora, f"{role}lora_module_name"):
+        raise UserError(f"--{role}lora_module_name needs --{role}lora_dim, the rank of the adapter")
+    if quantize == "none":
+        return
+    if rank == 0 or not adaptation.only_optimize_lora:
+        raise UserError(f"--{role}quantize {quantize} needs --{role}lora_dim and --only_optimize_lora")
+    if zero_stage == 3:
+        raise UserError(f"--{role}quantize {quantize} needs --{role}zero_stage 0, 1 or 2: ZeRO 3 can't split 4 bits")
+    if runtime.dtype == "fp16":
+        raise UserError(f"--{role}quantize {quantize} needs --dtype bf16: DeepSpeed's fp16 would convert the weights")
+
+
+def _check_adaptation(adaptation: AdaptationConfig, adapters: Sequence[AdapterSettings | None], flags: str) -> None:
+    _check_positive(adaptation, "lora_alpha")
+    if adaptation.only_optimize_lora and not any(adapters):
+        raise UserError(f"--only_optimize_lora needs {flags}, the rank of the adapter")
 
 
 def _check_rollout(rollout: RolloutConfig, ppo: PPOUpdateConfig) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dschat.config.adapter import AdapterSettings
 from dschat.config.steps import PPOConfig
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
+from dschat.models.lora import WithoutAdapter, add_adapter
 from dschat.models.reward_model import load_token_scorer
 from dschat.rlhf.scoring import ScoredModels
 from dschat.runtime.checkpoint import export_model
@@ -47,13 +49,14 @@ class DeepSpeedRLHFEngine:
 
     Attributes:
         actor, critic: DeepSpeed engines in training.
-        reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise.
+        reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
+            trained alone, actor and critic without theirs.
     """
 
     actor: Any
     critic: Any
-    reference: nn.Module
-    reward: nn.Module
+    reference: nn.Module | WithoutAdapter
+    reward: nn.Module | WithoutAdapter
 
     def __init__(
         self,
@@ -72,23 +75,41 @@ class DeepSpeedRLHFEngine:
         logger.info("loading the actor from %s", paths.actor)
         load_actor = partial(self._load_causal_lm, paths.actor)
         self.actor = self._trained(
-            partial(load_actor, dropout=models.actor_dropout, checkpointing=models.actor_gradient_checkpointing),
+            partial(
+                load_actor,
+                dropout=models.actor_dropout,
+                checkpointing=models.actor_gradient_checkpointing,
+                adapter=config.actor_adapter,
+            ),
             self._placement(models.actor_zero_stage, config.runtime.offload),
-            self._optimization(models.actor_learning_rate, models.actor_weight_decay, total_updates),
+            self._optimization(
+                models.actor_learning_rate, models.actor_weight_decay, config.actor_adapter, total_updates
+            ),
         )
         self.reference = self._frozen(
-            partial(load_actor, dropout=0.0, checkpointing=False),
+            self.actor,
+            config.actor_adapter,
+            partial(load_actor, dropout=0.0),
             Placement(models.reference_zero_stage, self._dtype, models.offload_reference_model),
         )
         logger.info("loading the critic from %s", paths.critic)
         load_critic = partial(self._load_scorer, paths.critic)
         self.critic = self._trained(
-            partial(load_critic, dropout=models.critic_dropout, checkpointing=models.critic_gradient_checkpointing),
+            partial(
+                load_critic,
+                dropout=models.critic_dropout,
+                checkpointing=models.critic_gradient_checkpointing,
+                adapter=config.critic_adapter,
+            ),
             self._placement(models.critic_zero_stage, config.runtime.offload),
-            self._optimization(models.critic_learning_rate, models.critic_weight_decay, total_updates),
+            self._optimization(
+                models.critic_learning_rate, models.critic_weight_decay, config.critic_adapter, total_updates
+            ),
         )
         self.reward = self._frozen(
-            partial(load_critic, dropout=0.0, checkpointing=False),
+            self.critic,
+            config.critic_adapter,
+            partial(load_critic, dropout=0.0),
             Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
         )
 
@@ -112,7 +133,9 @@ class DeepSpeedRLHFEngine:
         export_model(self.actor.module, self._tokenizer, folder / "actor")
         export_model(self.critic.module.model, self._tokenizer, folder / "critic")
 
-    def _load_causal_lm(self, path: str, *, dropout: float | None, checkpointing: bool) -> PreTrainedModel:
+    def _load_causal_lm(
+        self, path: str, *, dropout: float | None, checkpointing: bool = False, adapter: AdapterSettings | None = None
+    ) -> PreTrainedModel:
         model = load_causal_lm(
             path,
             tokenizer_length=len(self._tokenizer),
@@ -120,11 +143,15 @@ class DeepSpeedRLHFEngine:
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
         )
+        if adapter is not None:
+            add_adapter(model, adapter, seed=self._config.runtime.seed)
         if checkpointing:
             enable_gradient_checkpointing(model)
         return model
 
-    def _load_scorer(self, path: str, *, dropout: float | None, checkpointing: bool) -> nn.Module:
+    def _load_scorer(
+        self, path: str, *, dropout: float | None, checkpointing: bool = False, adapter: AdapterSettings | None = None
+    ) -> nn.Module:
         scorer = load_token_scorer(
             path,
             fresh_head=False,
@@ -134,6 +161,8 @@ class DeepSpeedRLHFEngine:
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
         )
+        if adapter is not None:
+            add_adapter(scorer.model, adapter, seed=self._config.runtime.seed)
         if checkpointing:
             enable_gradient_checkpointing(scorer.model)
         return scorer
@@ -141,19 +170,27 @@ class DeepSpeedRLHFEngine:
     def _placement(self, stage: int, offload: bool) -> Placement:
         return Placement(training_stage(stage, self._dtype), self._dtype, offload)
 
-    def _optimization(self, learning_rate: float, weight_decay: float, total_updates: int) -> Optimization:
+    def _optimization(
+        self, learning_rate: float, weight_decay: float, adapter: AdapterSettings | None, total_updates: int
+    ) -> Optimization:
         return Optimization(
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             micro_batch_size=self._config.ppo.per_device_training_batch_size,
             schedule=self._config.schedule,
             total_updates=total_updates,
+            lora_learning_rate=adapter.learning_rate if adapter else None,
         )
 
     def _trained(self, load: partial[nn.Module], placement: Placement, optimization: Optimization) -> Any:
         settings = training_settings(placement, optimization, overrides=self._config.runtime.deepspeed_config)
         return training_engine(load_partitioned(load, settings), settings, optimization)
 
-    def _frozen(self, load: partial[nn.Module], placement: Placement) -> nn.Module:
+    def _frozen(
+        self, trained: Any, adapter: AdapterSettings | None, load: partial[nn.Module], placement: Placement
+    ) -> nn.Module | WithoutAdapter:
+        """The frozen copy of a trained model: loaded, or found inside it where nothing but the adapter changes."""
+        if adapter is not None and adapter.alone:
+            return WithoutAdapter(trained)
         settings = inference_settings(placement)
         return frozen_model(load_partitioned(load, settings), settings, self._device)

@@ -16,6 +16,7 @@ from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
 from dschat.models.causal_lm import check_context
+from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head
 from dschat.models.tokenizer import (
     check_model_path,
@@ -34,7 +35,7 @@ from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.distributed import rank, world_size
 from dschat.runtime.logging import show_table, step_progress
-from dschat.runtime.memory import count_parameters, estimate
+from dschat.runtime.memory import count_parameters, estimate, estimate_adapted
 from dschat.runtime.metrics import MetricsLog, WeightedMeans
 
 logger = logging.getLogger(__name__)
@@ -205,7 +206,9 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
     critic = check_model_path("critic_model_name_or_path", config.models.critic_model_name_or_path)
     check_context(load_config("critic_model_name_or_path", critic, trust_remote_code=trust), lengths, flags)
     check_has_head("critic_model_name_or_path", critic)
+    check_adapter(load_config("critic_model_name_or_path", critic, trust_remote_code=trust), config.critic_adapter)
     actor = check_model_path("actor_model_name_or_path", config.models.actor_model_name_or_path)
+    check_adapter(load_config("actor_model_name_or_path", actor, trust_remote_code=trust), config.actor_adapter)
     token = config.data.end_of_conversation_token
     check_same_tokenizer(
         *(
@@ -255,16 +258,24 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
     offload, models = config.runtime.offload, config.models
     trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
     reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
+    reward = Placement(models.reward_zero_stage, dtype, offload)
+    adapters = (config.actor_adapter, config.critic_adapter)
     roles = (
-        ("actor", paths.actor, Placement(trained[0], dtype, offload), True),
-        ("reference", paths.actor, reference, False),
-        ("critic", paths.critic, Placement(trained[1], dtype, offload), True),
-        ("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False),
+        ("actor", paths.actor, Placement(trained[0], dtype, offload), True, adapters[0]),
+        ("reference", paths.actor, reference, False, adapters[0]),
+        ("critic", paths.critic, Placement(trained[1], dtype, offload), True, adapters[1]),
+        ("reward model", paths.critic, reward, False, adapters[1]),
     )
     lines = []
-    for role, path, placement, is_trained in roles:
-        parameters = count_parameters(load_config(role, path, trust_remote_code=trust))
-        lines.append(str(estimate(role, parameters, placement, trained=is_trained, world_size=world_size())))
+    for role, path, placement, is_trained, adapter in roles:
+        shape = load_config(role, path, trust_remote_code=trust)
+        if is_trained:
+            lines.append(str(estimate_adapted(role, shape, placement, adapter, world_size=world_size())))
+        elif adapter is not None and adapter.alone:
+            lines.append(f"{role}: no memory of its own, it is the trained model without its adapter")
+        else:
+            size = count_parameters(shape)
+            lines.append(str(estimate(role, size, placement, trained=False, world_size=world_size())))
     return lines
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dschat.models.lora import save_weights
 from dschat.runtime.distributed import barrier, is_main_process, whole_state_dict
 
 
@@ -15,7 +16,8 @@ def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     """Write a model as a Hugging Face folder (safetensors, config, tokenizer); all ranks must call it together.
 
     Args:
-        model: the Hugging Face model to save; its weights may be partitioned by ZeRO-3.
+        model: the Hugging Face model to save; its weights may be partitioned by ZeRO-3, and it may have a LoRA adapter,
+            which is added to the saved weights and stands beside them in `folder`/adapter.
         tokenizer: saved beside it, with its special tokens and chat template.
         folder: replaced if it exists.
     """
@@ -24,7 +26,7 @@ def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
-        model.save_pretrained(aside, state_dict=weights)
+        save_weights(model, weights, aside)
         tokenizer.save_pretrained(aside)
         replace_folder(aside, folder)
     barrier()

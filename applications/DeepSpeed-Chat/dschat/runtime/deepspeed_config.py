@@ -49,6 +49,8 @@ class Optimization:
     schedule: ScheduleConfig
     total_updates: int
     """Optimizer steps in the whole run."""
+    lora_learning_rate: float | None = None
+    """Peak rate of a LoRA adapter, where the model has one."""
 
 
 def usable_dtype(runtime: RuntimeConfig) -> str:
@@ -133,7 +135,9 @@ def training_engine(model: nn.Module, settings: dict[str, Any], optimization: Op
 
     engine, *_ = deepspeed.initialize(
         model=model,
-        model_parameters=parameter_groups(model, weight_decay=optimization.weight_decay),
+        model_parameters=parameter_groups(
+            model, weight_decay=optimization.weight_decay, lora_learning_rate=optimization.lora_learning_rate
+        ),
         config=settings,
         lr_scheduler=schedule,
     )
@@ -153,14 +157,22 @@ def frozen_model(model: nn.Module, settings: dict[str, Any], device: torch.devic
     return engine
 
 
-def parameter_groups(model: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: biases and norms without weight decay, all else with it."""
-    undecayed, decayed = [], []
+def parameter_groups(
+    model: nn.Module, *, weight_decay: float, lora_learning_rate: float | None = None
+) -> list[dict[str, Any]]:
+    """The trained parameters: biases and norms without weight decay, all else with it, LoRA with a rate of its own."""
+    undecayed, decayed, adapter = [], [], []
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         # by name: under ZeRO-3 a parameter has no dimensions to tell by
         is_small = any(part in name.lower() for part in ("bias", "norm", "ln_"))
-        (undecayed if is_small else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
+        (adapter if ".lora_" in name else undecayed if is_small else decayed).append(parameter)
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": undecayed, "weight_decay": 0.0},
+        {"params": adapter, "weight_decay": weight_decay, "lr": lora_learning_rate},
+    ]
     return [group for group in groups if group["params"]]
 
 

@@ -13,6 +13,7 @@ from dschat.config.steps import RewardTrainingConfig
 from dschat.data.batches import PairBatch
 from dschat.data.phases import collate_pairs
 from dschat.models.causal_lm import enable_gradient_checkpointing
+from dschat.models.lora import add_adapter
 from dschat.models.reward_model import end_scores, load_token_scorer, pairwise_loss
 from dschat.preparation import Prepared
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
@@ -78,6 +79,8 @@ def _load(config: RewardTrainingConfig, prepared: Prepared) -> nn.Module:
         dropout=config.training.dropout,
         trust_remote_code=config.runtime.trust_remote_code,
     )
+    if config.adapter is not None:
+        add_adapter(scorer.model, config.adapter, seed=config.runtime.seed)
     if config.training.gradient_checkpointing:
         enable_gradient_checkpointing(scorer.model)
     return scorer

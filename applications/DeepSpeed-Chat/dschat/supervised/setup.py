@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from dschat.config.sections import SFTDataConfig
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.splits import Phase
+from dschat.models.lora import check_adapter
 from dschat.models.tokenizer import load_config
 from dschat.preparation import Prepared, prepare, tensorboard_folder
 from dschat.runtime.checkpoint import export_model, link_files
@@ -26,7 +27,7 @@ from dschat.runtime.deepspeed_config import (
     usable_dtype,
 )
 from dschat.runtime.distributed import world_size
-from dschat.runtime.memory import count_parameters, estimate
+from dschat.runtime.memory import estimate_adapted
 from dschat.supervised.loop import LoopSettings, Objective, SupervisedLoop
 
 logger = logging.getLogger(__name__)
@@ -94,10 +95,13 @@ def train_supervised(
         title=title,
         shown_metrics=shown,
     )
+    shape = load_config(MODEL_FLAG, prepared.model_path, trust_remote_code=config.runtime.trust_remote_code)
+    check_adapter(shape, config.adapter)
     dtype = usable_dtype(config.runtime)
     placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
-    _report_plan(config, prepared, settings, placement)
+    _report_plan(prepared, settings)
     if config.runtime.dry_run:
+        logger.info("%s", estimate_adapted("model", shape, placement, config.adapter, world_size=world_size()))
         return
     torch.manual_seed(config.runtime.seed)
     engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
@@ -117,19 +121,13 @@ def train_supervised(
     ).run(save)
 
 
-def _report_plan(
-    config: SupervisedStepConfig, prepared: Prepared, settings: LoopSettings, placement: Placement
-) -> None:
-    """Log the batch arithmetic and, in a dry run, the memory that the model keeps on each device."""
+def _report_plan(prepared: Prepared, settings: LoopSettings) -> None:
+    """Log the batch arithmetic."""
     rows, held_out = len(prepared.data.train), len(prepared.data.evaluation)
     logger.info(
         "%s training rows, %s evaluation rows; %d rows per optimizer step on %d device(s), %d optimizer steps in all",
         f"{rows:,}", f"{held_out:,}", settings.rows_per_step, world_size(), settings.total_updates(rows),
     )  # fmt: skip
-    if config.runtime.dry_run:
-        trust = config.runtime.trust_remote_code
-        parameters = count_parameters(load_config(MODEL_FLAG, prepared.model_path, trust_remote_code=trust))
-        logger.info("%s", estimate("model", parameters, placement, trained=True, world_size=world_size()))
 
 
 def _build_engine(
@@ -141,6 +139,7 @@ def _build_engine(
         micro_batch_size=config.training.per_device_train_batch_size,
         schedule=config.schedule,
         total_updates=total_updates,
+        lora_learning_rate=config.adapter.learning_rate if config.adapter else None,
     )
     settings = training_settings(placement, optimization, overrides=config.runtime.deepspeed_config)
     return training_engine(load_partitioned(load, settings), settings, optimization)

@@ -18,6 +18,7 @@ from dschat.models.causal_lm import (
     positional_inputs,
     token_log_probs,
 )
+from dschat.models.lora import add_adapter
 from dschat.preparation import Prepared
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
 from dschat.supervised.loop import BatchResult, Rows
@@ -80,6 +81,8 @@ def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:
         dropout=config.training.dropout,
         trust_remote_code=config.runtime.trust_remote_code,
     )
+    if config.adapter is not None:
+        add_adapter(model, config.adapter, seed=config.runtime.seed)
     if config.training.gradient_checkpointing:
         enable_gradient_checkpointing(model)
     return model
