@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -34,7 +36,7 @@ BLOCK_LAYERS = {"gemma": 7, "llama": 7, "qwen2": 7, "gpt2": 4, "opt": 6}
 def settings(*names: str, alone: bool = True, rank: int = 4, alpha: float = 8.0) -> AdapterSettings:
     return AdapterSettings(
         rank=rank, alpha=alpha, module_names=names, learning_rate=1e-3, alone=alone, quantized=False,
-        flag="lora_module_name",
+        role="",
     )  # fmt: skip
 
 
@@ -241,3 +243,42 @@ def test_sizes_are_counted_without_weights(alone: bool) -> None:
     assert sizes.total == sum(p.numel() for p in model.parameters())
     assert sizes.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
     assert sizes.frozen_linear == linear
+
+
+@pytest.mark.parametrize("role", ["", "actor_"])
+def test_four_bits_are_refused_without_a_gpu(role: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=f"--{role}quantize 4bit needs a CUDA device, and there is none; drop it"):
+        check_adapter(make_config("llama", vocab_size=VOCABULARY), replace(settings(), quantized=True, role=role))
+
+
+def test_four_bits_are_refused_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="--quantize 4bit needs the package bitsandbytes; pip install"):
+        check_adapter(make_config("llama", vocab_size=VOCABULARY), replace(settings(), quantized=True))
+
+
+@pytest.mark.parametrize("family", ["gemma", "llama", "opt"])
+def test_an_adapter_of_a_model_in_four_bits_is_saved_in_sixteen(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = pytest.importorskip("bitsandbytes").nn.modules
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)  # its layout for CPUs needs wider layers than ours
+    make_causal_lm(family, vocab_size=VOCABULARY).save_pretrained(tmp_path / "base")
+    model = load_causal_lm(
+        str(tmp_path / "base"), tokenizer_length=VOCABULARY, dtype=torch.bfloat16, dropout=None,
+        trust_remote_code=False, four_bit=True,
+    ).eval()  # fmt: skip
+    before = logits(model)
+    add_adapter(model, settings(), seed=0)
+    train_a_little(model)
+    with adapter_off(model):
+        assert torch.equal(logits(model), before)
+    save_weights(model, weights(model), tmp_path / "saved")
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved").eval()
+    assert plain.dtype == torch.bfloat16
+    assert not hasattr(plain.config, "quantization_config")
+    torch.testing.assert_close(logits(plain).float(), logits(model).float(), atol=0.15, rtol=0.1)
+    # 4 bits are far from the weights that they stand for, so this was no comparison of equals with equals
+    assert (logits(load(tmp_path / "base", torch.bfloat16)) - before).abs().max() > 0.15

@@ -76,7 +76,7 @@ def test_biases_and_norms_are_not_decayed() -> None:
 def test_an_adapter_has_a_learning_rate_of_its_own_and_frozen_weights_have_none() -> None:
     model = make_causal_lm("opt", vocab_size=47)
     adapter = AdapterSettings(
-        rank=4, alpha=1.0, module_names=("fc1",), learning_rate=0.3, alone=False, quantized=False, flag=""
+        rank=4, alpha=1.0, module_names=("fc1",), learning_rate=0.3, alone=False, quantized=False, role=""
     )
     add_adapter(model, adapter, seed=0)
     groups = parameter_groups(model, weight_decay=0.1, lora_learning_rate=0.3)

@@ -34,7 +34,7 @@ def test_training_in_bf16_on_four_devices_takes_the_published_bytes(
 def test_only_an_adapter_has_gradients_and_optimizer_states() -> None:
     config = make_config("llama", vocab_size=47)
     adapter = AdapterSettings(
-        rank=4, alpha=1.0, module_names=(), learning_rate=1e-3, alone=True, quantized=False, flag="lora_module_name"
+        rank=4, alpha=1.0, module_names=(), learning_rate=1e-3, alone=True, quantized=False, role=""
     )
     sizes = adapter_sizes(config, adapter)
     placement = Placement(1, "bf16", offload=False)

@@ -20,5 +20,5 @@ class AdapterSettings:
     """Whether everything but adapter and score head is frozen."""
     quantized: bool
     """Whether the frozen linear layers are kept in 4 bits."""
-    flag: str
-    """The flag of `module_names`, for messages."""
+    role: str
+    """How the flags of this model start: "", "actor_" or "critic_", for messages."""

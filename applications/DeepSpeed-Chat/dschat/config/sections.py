@@ -99,13 +99,11 @@ class LoraConfig:
 
     def adapter(self, common: AdaptationConfig) -> AdapterSettings | None:
         """The adapter that these flags describe, None without one."""
-        return _adapter(
-            self.lora_dim, self.lora_module_name, self.lora_learning_rate, self.quantize, "lora_module_name", common
-        )
+        return _adapter(self.lora_dim, self.lora_module_name, self.lora_learning_rate, self.quantize, "", common)
 
 
 def _adapter(
-    rank: int, names: list[str], learning_rate: float, quantize: str, flag: str, common: AdaptationConfig
+    rank: int, names: list[str], learning_rate: float, quantize: str, role: str, common: AdaptationConfig
 ) -> AdapterSettings | None:
     if rank == 0:
         return None
@@ -116,7 +114,7 @@ def _adapter(
         learning_rate=learning_rate,
         alone=common.only_optimize_lora,
         quantized=quantize == "4bit",
-        flag=flag,
+        role=role,
     )
 
 
@@ -238,14 +236,14 @@ class ActorCriticLoraConfig:
         """The actor's adapter, None without one."""
         return _adapter(
             self.actor_lora_dim, self.actor_lora_module_name, self.actor_lora_learning_rate, self.actor_quantize,
-            "actor_lora_module_name", common,
+            "actor_", common,
         )  # fmt: skip
 
     def critic(self, common: AdaptationConfig) -> AdapterSettings | None:
         """The critic's adapter, None without one."""
         return _adapter(
             self.critic_lora_dim, self.critic_lora_module_name, self.critic_lora_learning_rate, self.critic_quantize,
-            "critic_lora_module_name", common,
+            "critic_", common,
         )  # fmt: skip
 
 

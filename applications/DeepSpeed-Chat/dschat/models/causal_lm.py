@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from dschat.errors import UserError
 
@@ -22,7 +23,13 @@ DROPOUT_FIELDS = (
 
 
 def load_causal_lm(
-    path: str, *, tokenizer_length: int, dtype: torch.dtype, dropout: float | None, trust_remote_code: bool
+    path: str,
+    *,
+    tokenizer_length: int,
+    dtype: torch.dtype,
+    dropout: float | None,
+    trust_remote_code: bool,
+    four_bit: bool = False,
 ) -> PreTrainedModel:
     """A causal language model with at least one embedding row per token.
 
@@ -32,11 +39,12 @@ def load_causal_lm(
         dtype: precision of the weights.
         dropout: overrides every dropout rate, None to keep them.
         trust_remote_code: whether code in the folder may run.
+        four_bit: keep the linear layers but the last in 4 bits, frozen.
     """
     config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code
+            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, **quantization(dtype, four_bit)
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be loaded as a causal language model: {error}") from error
@@ -54,6 +62,16 @@ def model_config(path: str, *, dropout: float | None, trust_remote_code: bool) -
             if getattr(config, field, None) is not None:
                 setattr(config, field, dropout)
     return config
+
+
+def quantization(dtype: torch.dtype, four_bit: bool) -> dict[str, Any]:
+    """What `from_pretrained` takes to keep linear layers in 4 bits: NF4, doubly quantized (QLoRA, arXiv 2305.14314)."""
+    if not four_bit:
+        return {}
+    settings = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    return {"quantization_config": settings}
 
 
 def grow_embeddings(model: PreTrainedModel, tokenizer_length: int) -> None:

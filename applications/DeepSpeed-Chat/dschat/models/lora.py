@@ -6,6 +6,8 @@ arXiv 2106.09685). The sum is never written back while training goes on: a saved
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -80,8 +82,9 @@ def adapted_layers(model: PreTrainedModel, adapter: AdapterSettings) -> list[str
     if not chosen:
         kinds = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linear}))
         raise UserError(
-            f"--{adapter.flag} {' '.join(wanted)} is in no linear layer's name of {model.name_or_path or 'the model'}, "
-            f"such as {linear[0]}; leave it out to adapt all of them, or choose among {kinds}"
+            f"--{adapter.role}lora_module_name {' '.join(wanted)} is in no linear layer's name of "
+            f"{model.name_or_path or 'the model'}, such as {linear[0]}; leave it out to adapt all of them, or choose "
+            f"among {kinds}"
         )
     return chosen
 
@@ -90,6 +93,12 @@ def check_adapter(config: PretrainedConfig, adapter: AdapterSettings | None) -> 
     """Raise UserError if a model with this config cannot be adapted so on this machine; no weights are read."""
     if adapter is None:
         return
+    if adapter.quantized:
+        flag = f"--{adapter.role}quantize 4bit"
+        if not torch.cuda.is_available():
+            raise UserError(f"{flag} needs a CUDA device, and there is none; drop it: LoRA itself trains on any device")
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError(f"{flag} needs the package bitsandbytes; pip install bitsandbytes")
     with init_empty_weights():
         adapted_layers(AutoModelForCausalLM.from_config(config), adapter)
 
@@ -159,14 +168,15 @@ def save_weights(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: 
 
     Args:
         model: gives config and names; left as it is.
-        weights: every weight under its name in `model`.
+        weights: every weight under its name in `model`; what lies in 4 bits is taken from `model` itself.
         folder: gets the files of the whole model and, where the adapter alone is trained, `adapter` in peft's layout.
     """
     settings = _settings(model)
     if settings is None:
         model.save_pretrained(folder, state_dict=dict(weights))
         return
-    model.save_pretrained(folder, state_dict=merged_weights(model, weights))
+    merged = merged_weights(model, _in_full_precision(model, weights))
+    _unquantized(model).save_pretrained(folder, state_dict=merged)
     if not model.get_input_embeddings().weight.requires_grad:
         _save_adapter(model, settings, weights, folder / ADAPTER_FOLDER)
 
@@ -198,6 +208,32 @@ def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
 
 def _adapted(model: nn.Module) -> Iterator[tuple[str, Any]]:
     return ((name, module) for name, module in model.named_modules() if isinstance(module, LoraLayer))
+
+
+def _in_full_precision(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights, with those that lie in 4 bits as the forward pass reads them."""
+    full = dict(weights)
+    for name, module in model.named_modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            # optional, and there where such a weight is
+            from bitsandbytes.functional import dequantize_4bit
+
+            full[f"{name}.weight"] = dequantize_4bit(module.weight.data, state).cpu()
+    return full
+
+
+def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
+    """The model itself, or an empty one of its shape whose saving does not ask a quantizer for the weights."""
+    if not getattr(model, "is_quantized", False):
+        return model
+    config = copy.deepcopy(model.config)
+    del config.quantization_config
+    with init_empty_weights():
+        shape = type(model)(config).to(model.dtype)
+    if model.can_generate():
+        shape.generation_config = model.generation_config
+    return shape
 
 
 def _settings(model: nn.Module) -> LoraConfig | None:

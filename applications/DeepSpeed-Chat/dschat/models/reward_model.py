@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from dschat.errors import UserError
-from dschat.models.causal_lm import grow_embeddings, model_config, positional_inputs
+from dschat.models.causal_lm import grow_embeddings, model_config, positional_inputs, quantization
 
 HEAD_WEIGHT = "score.weight"
 
@@ -44,6 +44,7 @@ def load_token_scorer(
     dtype: torch.dtype,
     dropout: float | None,
     trust_remote_code: bool,
+    four_bit: bool = False,
 ) -> TokenScorer:
     """A model that scores tokens.
 
@@ -55,6 +56,7 @@ def load_token_scorer(
         dtype: precision of the weights.
         dropout: overrides every dropout rate, None to keep them.
         trust_remote_code: whether code in the folder may run.
+        four_bit: keep the linear layers but the head in 4 bits, frozen.
     Raises:
         UserError: a trained head is required and the checkpoint has none.
     """
@@ -63,8 +65,9 @@ def load_token_scorer(
     config.pad_token_id = pad_token_id
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True
-        )
+            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True,
+            **quantization(dtype, four_bit),
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be loaded as a reward model: {error}") from error
     missing = set(report["missing_keys"])

@@ -142,6 +142,7 @@ class DeepSpeedRLHFEngine:
             dtype=TORCH_DTYPES[self._dtype],
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
+            four_bit=adapter is not None and adapter.quantized,
         )
         if adapter is not None:
             add_adapter(model, adapter, seed=self._config.runtime.seed)
@@ -160,6 +161,7 @@ class DeepSpeedRLHFEngine:
             dtype=TORCH_DTYPES[self._dtype],
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
+            four_bit=adapter is not None and adapter.quantized,
         )
         if adapter is not None:
             add_adapter(scorer.model, adapter, seed=self._config.runtime.seed)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dschat.models.lora import save_weights
+from dschat.models.lora import ADAPTER_FOLDER, save_weights
 from dschat.runtime.distributed import barrier, is_main_process, whole_state_dict
 
 
@@ -27,7 +27,9 @@ def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
         aside = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         shutil.rmtree(aside, ignore_errors=True)
         save_weights(model, weights, aside)
-        tokenizer.save_pretrained(aside)
+        for part in (aside, aside / ADAPTER_FOLDER):
+            if part.is_dir():
+                tokenizer.save_pretrained(part)
         replace_folder(aside, folder)
     barrier()
 
@@ -51,11 +53,10 @@ def link(target: Path, place: Path) -> None:
 
 
 def link_files(source: Path, folder: Path) -> None:
-    """Link every file of the model folder `source` into `folder`, so that `folder` loads as that model."""
+    """Link all that is in the model folder `source` into `folder`, so that `folder` loads as that model."""
     if is_main_process():
         for entry in source.iterdir():
-            if entry.is_file():
-                _link(entry, folder / entry.name)
+            _link(entry, folder / entry.name)
     barrier()
 
 

@@ -80,6 +80,7 @@ def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,
         trust_remote_code=config.runtime.trust_remote_code,
+        four_bit=config.adapter is not None and config.adapter.quantized,
     )
     if config.adapter is not None:
         add_adapter(model, config.adapter, seed=config.runtime.seed)
