@@ -1,0 +1,1 @@
+"""Runs programs that a model wrote, contained. Needs the standard library only; see sandbox.py."""
