@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",  # each arena takes 64 MiB of a program's address space
 }
 """Of a zygote, which clears it before the first program."""
 _NOBODY = "65534"
@@ -39,8 +40,20 @@ class Rung:
     name: str
     start: Callable[[], Zygote]
     """Raises SandboxFault."""
+    user: SpareUser | None
     contains: bool = True
     """False where a program may do whatever its user may."""
+
+    def describe(self, hello: Mapping[str, object]) -> str:
+        """One line for logs and manifests, given what a zygote says about itself."""
+        words = [self.name]
+        if hello["landlock_abi"] is not None:
+            words.append(f"Landlock ABI {hello['landlock_abi']}")
+        if self.contains:
+            words.append("seccomp")
+        words.append(f"user {self.user.uid}" if self.user else "the user who started it")
+        words.append(f"numpy {hello['numpy']}" if hello["numpy"] else "without numpy")
+        return ", ".join(words)
 
 
 def bubblewrap(user: SpareUser | None) -> Rung:
@@ -59,7 +72,7 @@ def bubblewrap(user: SpareUser | None) -> Rung:
     # started by a user, the namespace counts the zygote among the child's tasks
     settings = _settings(user, other_tasks=0 if user else 1)
     words = [program, *namespaces, *_file_system(), "--"]
-    return Rung(f"bubblewrap {said[-1] if said else '?'}", _starter(words, settings))
+    return Rung(f"bubblewrap {said[-1] if said else '?'}", _starter(words, settings), user)
 
 
 def landlock(user: SpareUser | None) -> Rung:
@@ -71,7 +84,7 @@ def landlock(user: SpareUser | None) -> Rung:
         readable_paths=[*map(str, paths), "/dev/urandom"],
         writable_paths=["/dev/null"],
     )
-    return Rung("Landlock and seccomp", _starter([], settings))
+    return Rung("no namespaces", _starter([], settings), user)
 
 
 def unsandboxed(user: SpareUser | None) -> Rung:
@@ -81,7 +94,7 @@ def unsandboxed(user: SpareUser | None) -> Rung:
         seccomp=False,
         keep_read_access=user is not None and not all(map(reachable_by_others, python_paths())),
     )
-    return Rung("no sandbox", _starter([], settings), contains=False)
+    return Rung("no sandbox", _starter([], settings), user, contains=False)
 
 
 def _settings(user: SpareUser | None, *, other_tasks: int | None) -> Settings:

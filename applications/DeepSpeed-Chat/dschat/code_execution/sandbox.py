@@ -13,6 +13,7 @@ from typing import Literal, Self
 from dschat.code_execution.execute import execute
 from dschat.code_execution.records import Execution, Job, Limits, Sandbox, Status
 from dschat.code_execution.rungs import Rung, bubblewrap, landlock, unsandboxed
+from dschat.code_execution.self_test import check
 from dschat.code_execution.spare_user import SpareUser, can_switch_user
 from dschat.code_execution.zygote_process import SandboxFault, Zygote
 from dschat.errors import UserError
@@ -63,7 +64,10 @@ def _open(build: Callable[[SpareUser | None], Rung]) -> Sandbox:
             undo.callback(user.release)
         rung = build(user)
         sandbox = ZygoteSandbox(rung, release=user.release if user else None)
+        undo.pop_all()
         undo.callback(sandbox.close)
+        if rung.contains:
+            check(sandbox, numpy=bool(sandbox.hello["numpy"]))
         undo.pop_all()
         return sandbox
 
@@ -82,7 +86,8 @@ class ZygoteSandbox:
         self._lock = threading.Lock()
         self._closed = False
         self._zygote: Zygote | None = rung.start()
-        self.description = f"{rung.name}, {self._zygote.hello}"
+        self.hello = self._zygote.hello
+        self.description = rung.describe(self.hello)
 
     def run(self, job: Job, limits: Limits = Limits()) -> Execution:
         """See Sandbox."""
@@ -96,6 +101,9 @@ class ZygoteSandbox:
             except SandboxFault as fault:
                 self._drop_zygote()
                 return _fault(str(fault), began)
+            except BaseException:  # such as Ctrl-C: the zygote is in the middle of a job
+                self._drop_zygote()
+                raise
 
     def close(self) -> None:
         """See Sandbox."""

@@ -35,31 +35,31 @@ class Zygote:
             SandboxFault: it did not come up; the text has the last line that it wrote to standard error.
         """
         self.control, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process: subprocess.Popen[bytes] | None = None
         self._pidfd: int | None = None
-        with far_end, tempfile.TemporaryFile() as errors:
+        with tempfile.TemporaryFile() as errors:
             try:
-                self._process = subprocess.Popen(
-                    command(far_end.fileno()),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=errors,
-                    pass_fds=[far_end.fileno()],
-                    env=environment,
-                    cwd="/",
-                    start_new_session=True,
-                )
-            except OSError as error:
-                self.control.close()
-                raise SandboxFault(str(error)) from error
-            far_end.close()
-            try:
+                with far_end:
+                    self._process = subprocess.Popen(
+                        command(far_end.fileno()),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=errors,
+                        pass_fds=[far_end.fileno()],
+                        env=environment,
+                        cwd="/",
+                        start_new_session=True,
+                    )
                 hello, self._pidfd = self.receive(time.monotonic() + _START_SECONDS)
                 self.hello = json.loads(hello)
-            except SandboxFault as error:
+            except (OSError, SandboxFault) as error:
                 self.kill()
                 errors.seek(0)
                 said = errors.read().decode("utf-8", "replace").strip().splitlines()
                 raise SandboxFault(said[-1][:_MAX_STDERR_CHARACTERS] if said else str(error)) from error
+            except BaseException:
+                self.kill()
+                raise
 
     def send(self, message: bytes, descriptors: Sequence[int]) -> None:
         """Hand the zygote a message with descriptors; SandboxFault if it is gone."""
@@ -72,7 +72,9 @@ class Zygote:
         """The zygote's next message and the descriptor that came with it, by a time of time.monotonic()."""
         self.control.settimeout(max(_SHORTEST_WAIT_SECONDS, deadline - time.monotonic()))
         try:
-            message, descriptors, _, _ = socket.recv_fds(self.control, _MAX_MESSAGE_BYTES, 1)
+            message, descriptors, _, _ = socket.recv_fds(
+                self.control, _MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
+            )
         except OSError as error:
             raise SandboxFault(f"no answer from inside the sandbox: {error}") from error
         if not message:
@@ -90,9 +92,10 @@ class Zygote:
             kill(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
-        else:
+        elif self._process is not None:
             self._process.kill()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
 
 
 def kill(pidfd: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ _FILE_SYSTEM_RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 """Number of rights that each version of the interface knows; they are the lowest bits."""
 _NETWORK_SINCE, _SCOPES_SINCE = 4, 6
 _ALL_NETWORK_RIGHTS = _ALL_SCOPES = 0b11
+
+_OUT_OF_THE_WAY = 64
+"""A child gives its low descriptors other meanings before the rules are applied."""
 
 SEES_TRUNCATION_SINCE = 3
 
@@ -55,7 +59,9 @@ class LandlockRuleset:
         attributes = _RulesetAttributes(rights, _ALL_NETWORK_RIGHTS, _ALL_SCOPES)
         known = 1 + (self.abi >= _NETWORK_SINCE) + (self.abi >= _SCOPES_SINCE)
         size = ctypes.c_size_t(known * ctypes.sizeof(ctypes.c_uint64))
-        self._ruleset = self._call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+        low = self._call(_CREATE_RULESET, ctypes.byref(attributes), size, 0)
+        self._ruleset = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, _OUT_OF_THE_WAY)
+        os.close(low)
         for path in readable:
             if Path(path).exists():
                 self._allow(path, _READ_FILE | (_READ_DIR if Path(path).is_dir() else 0))
