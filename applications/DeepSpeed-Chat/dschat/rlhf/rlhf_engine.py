@@ -42,6 +42,8 @@ class ModelPaths:
 
     actor: str
     critic: str
+    fresh_critic_head: bool = False
+    """Whether the critic's checkpoint may be a language model, which then gets a new score head."""
 
 
 class DeepSpeedRLHFEngine:
@@ -50,13 +52,14 @@ class DeepSpeedRLHFEngine:
     Attributes:
         actor, critic: DeepSpeed engines in training.
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
-            trained alone, actor and critic without theirs.
+            trained alone, actor and critic without theirs. There is no reward model where the settings name another
+            source of scores.
     """
 
     actor: Any
     critic: Any
     reference: nn.Module | WithoutAdapter
-    reward: nn.Module | WithoutAdapter
+    reward: nn.Module | WithoutAdapter | None
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class DeepSpeedRLHFEngine:
             Placement(models.reference_zero_stage, self._dtype, models.offload_reference_model),
         )
         logger.info("loading the critic from %s", paths.critic)
-        load_critic = partial(self._load_scorer, paths.critic)
+        load_critic = partial(self._load_scorer, paths.critic, fresh_head=paths.fresh_critic_head)
         self.critic = self._trained(
             partial(
                 load_critic,
@@ -106,12 +109,14 @@ class DeepSpeedRLHFEngine:
                 models.critic_learning_rate, models.critic_weight_decay, config.critic_adapter, total_updates
             ),
         )
-        self.reward = self._frozen(
-            self.critic,
-            config.critic_adapter,
-            partial(load_critic, dropout=0.0),
-            Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
-        )
+        self.reward = None
+        if config.has_reward_model:
+            self.reward = self._frozen(
+                self.critic,
+                config.critic_adapter,
+                partial(load_critic, dropout=0.0),
+                Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
+            )
 
     def scored_models(self) -> ScoredModels:
         """The models that scoring runs."""
@@ -151,11 +156,17 @@ class DeepSpeedRLHFEngine:
         return model
 
     def _load_scorer(
-        self, path: str, *, dropout: float | None, checkpointing: bool = False, adapter: AdapterSettings | None = None
+        self,
+        path: str,
+        *,
+        fresh_head: bool,
+        dropout: float | None,
+        checkpointing: bool = False,
+        adapter: AdapterSettings | None = None,
     ) -> nn.Module:
         scorer = load_token_scorer(
             path,
-            fresh_head=False,
+            fresh_head=fresh_head,
             tokenizer_length=len(self._tokenizer),
             pad_token_id=self._tokenizer.pad_token_id,
             dtype=TORCH_DTYPES[self._dtype],
