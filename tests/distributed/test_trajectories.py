@@ -23,7 +23,9 @@ COMPARED = {
     "reward": ("loss", "accuracy", "eval_loss", "grad_norm"),
     "ppo": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
     "wpr": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
+    "macro": ("reward", "advantage", "return", "actor_loss", "critic_loss", "segments", "segment_length"),
 }
+MACRO = "--termination_condition randomized --repeat_times 1 --value_function position --gamma 0.9 "
 
 
 def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
@@ -50,8 +52,12 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "wpr-silent-2x8-z33"
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
+    name = "macro-2x8-z33"
+    extra = "--actor_zero_stage 3 --critic_zero_stage 3 " + MACRO + PPO_CUT.format(gen=8, train=8)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "sampled-z33"
-    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra.split("--top_k")[0] + "--eval_steps 2"))
+    extra = "--actor_zero_stage 3 --critic_zero_stage 3 " + PPO_CUT.format(gen=8, train=8)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra + "--eval_steps 2"))
     return jobs
 
 
@@ -77,6 +83,9 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "wpr-silent-1x16-z00"
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
+    name = "macro-1x16-z00"
+    extra = MACRO + PPO_CUT.format(gen=16, train=16)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     return jobs
 
 
@@ -110,7 +119,8 @@ def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
         ("ppo-1x16-z00", f"ppo-{other}")
         for other in ("1x4x4-z12", "1x16x4-z22", "2x8-z11", "2x8-z23", "2x8-z32", "2x8-z33", "2x2x4-z22")
     ]
-    + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")],
+    + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")]
+    + [("macro-1x16-z00", "macro-2x8-z33")],
 )
 def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
     names = COMPARED[left.split("-")[0]]
