@@ -14,6 +14,7 @@ from torch import Tensor
 from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.data.batches import PromptBatch
+from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.reward_sources import RewardSource
 from dschat.runtime.checkpoint import export_model
 from dschat.runtime.distributed import rank, world_size
@@ -37,7 +38,9 @@ class Job:
     """With fixed answers: the second half of every global batch says nothing, which may be all that a rank has."""
 
 
-def run_job(job: Job, *, reward_source: RewardSource | None = None) -> list[dict[str, Any]]:
+def run_job(
+    job: Job, *, reward_source: RewardSource | None = None, parser: ConstituencyParser | None = None
+) -> list[dict[str, Any]]:
     """Run a job on this rank and return the lines of its metrics.jsonl."""
     # imported here: DeepSpeed takes seconds, and not every test needs it
     from dschat.rlhf.training_loop import run_ppo
@@ -55,7 +58,7 @@ def run_job(job: Job, *, reward_source: RewardSource | None = None) -> list[dict
             section = WassersteinConfig if job.step == "wpr" else DivergenceConfig
             config = parse_ppo_config(job.arguments, regularizer=section)
             sample = answer_first_half if job.second_half_silent else answer_by_prompt if job.fixed_answers else None
-            run_ppo(config, reward_source=reward_source, sample=sample)
+            run_ppo(config, reward_source=reward_source, sample=sample, parser=parser)
     return read_metrics(Path(str(config.output.output_dir)))
 
 

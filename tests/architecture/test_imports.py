@@ -26,6 +26,9 @@ ALLOWED = {
     "preparation": {"config", "data", "models", "runtime"},
     "rlhf.ppo_math": set(),
     "rlhf.experience": set(),
+    "rlhf.macro_actions": {"rlhf.ppo_math"},
+    "rlhf.constituency": set(),
+    "rlhf.segmenter": {"config", "rlhf.constituency", "rlhf.experience", "rlhf.macro_actions"},
     "rlhf.regularizers": {"config", "optimal_transport"},
     "rlhf.rollout": {"config", "data", "runtime", "rlhf.experience"},
     "rlhf.scoring": {"models", "rlhf.experience", "rlhf.regularizers"},
@@ -33,11 +36,12 @@ ALLOWED = {
     "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
     "rlhf.ppo_trainer": {
         "config", "data", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers", "rlhf.reward_sources",
-        "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring",
+        "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency", "rlhf.macro_actions",
+        "rlhf.segmenter",
     },
     "rlhf.training_loop": {
         "config", "data", "models", "runtime", "preparation", "rlhf.ppo_trainer", "rlhf.regularizers",
-        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout",
+        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.constituency",
     },
 }  # fmt: skip
 
@@ -48,6 +52,7 @@ FORBIDDEN_LIBRARIES = {
     "optimal_transport": {"deepspeed", "transformers", "datasets", "numpy", "scipy"},
     "rlhf.ppo_math": {"deepspeed", "transformers"},
     "rlhf.experience": {"deepspeed", "transformers"},
+    "rlhf.macro_actions": {"deepspeed", "transformers"},
     "rlhf.regularizers": {"deepspeed", "transformers"},
     "data": {"deepspeed"},
     "models": {"deepspeed"},

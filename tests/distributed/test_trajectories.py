@@ -28,7 +28,9 @@ COMPARED = {
     "reward": ("loss", "accuracy", "eval_loss", "grad_norm"),
     "ppo": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
     "wpr": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
+    "macro": ("reward", "advantage", "return", "actor_loss", "critic_loss", "segments", "segment_length"),
 }
+MACRO = "--termination_condition randomized --repeat_times 1 --value_function position --gamma 0.9 "
 
 
 def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
@@ -58,8 +60,12 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "wpr-silent-2x8-z33"
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
+    name = "macro-2x8-z33"
+    extra = "--actor_zero_stage 3 --critic_zero_stage 3 " + MACRO + PPO_CUT.format(gen=8, train=8)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "sampled-z33"
-    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra.split("--top_k")[0] + "--eval_steps 2"))
+    extra = "--actor_zero_stage 3 --critic_zero_stage 3 " + PPO_CUT.format(gen=8, train=8)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra + "--eval_steps 2"))
     for actor, critic in ((2, 1), (3, 3)):
         name = f"wpr-lora-2x8-z{actor}{critic}"
         extra = f"--actor_zero_stage {actor} --critic_zero_stage {critic} " + PPO_LORA + PPO_CUT.format(gen=8, train=8)
@@ -95,6 +101,9 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, lora), fixed_answers=True)
     name = "wpr-silent-1x16-z00"
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
+    name = "macro-1x16-z00"
+    extra = MACRO + PPO_CUT.format(gen=16, train=16)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     return jobs
 
 
@@ -130,7 +139,8 @@ def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
     ]
     + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")]
     + [(f"{step}-lora-1x8-z0", f"{step}-lora-2x4-z3") for step in ("sft", "reward")]
-    + [("wpr-lora-1x16-z00", f"wpr-lora-2x8-{stages}") for stages in ("z21", "z33")],
+    + [("wpr-lora-1x16-z00", f"wpr-lora-2x8-{stages}") for stages in ("z21", "z33")]
+    + [("macro-1x16-z00", "macro-2x8-z33")],
 )
 def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
     names = COMPARED[left.split("-")[0]]

@@ -29,6 +29,12 @@ def ppo_row(
     rewards = [-beta * p for p in penalties]
     if rewards:
         rewards[-1] += max(-clip, min(clip, score))
+    advantages = discounted_advantages(rewards, values, gamma=gamma, lam=lam)
+    return RowResult(rewards, advantages, [a + v for a, v in zip(advantages, values, strict=True)])
+
+
+def discounted_advantages(rewards: list[float], values: list[float], *, gamma: float, lam: float) -> list[float]:
+    """The sum over later steps k of (gamma lam)^(k - t) delta_k, for each step t."""
     n = len(rewards)
     advantages = []
     for t in range(n):
@@ -37,7 +43,7 @@ def ppo_row(
             after = values[k + 1] if k + 1 < n else 0.0
             total += (gamma * lam) ** (k - t) * (rewards[k] + gamma * after - values[k])
         advantages.append(total)
-    return RowResult(rewards, advantages, [a + v for a, v in zip(advantages, values, strict=True)])
+    return advantages
 
 
 def policy_term(new: float, old: float, advantage: float, clip: float) -> float:

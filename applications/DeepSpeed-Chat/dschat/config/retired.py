@@ -9,7 +9,6 @@ from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-ANY = ("*",)
 ALWAYS_ON = ("true", "True")
 OFF = ("false", "False")
 
@@ -19,7 +18,7 @@ class RetiredFlag:
     """A flag without a field: the values under which it asks for nothing more, and advice."""
 
     harmless_values: tuple[str, ...]
-    """Values that ask for what happens anyway; ANY for all."""
+    """Values that ask for what happens anyway."""
     advice: str
     """Why, and what to use instead."""
 
@@ -51,11 +50,6 @@ RETIRED_FLAGS: dict[str, RetiredFlag] = {
     "enable_ema": RetiredFlag(OFF, "the moving average of the actor is not supported yet; drop the flag"),
     "align_overflow": RetiredFlag(OFF, "joint fp16 overflow handling is not supported yet; use --dtype bf16"),
     "add_eot_token": RetiredFlag(OFF, "it never had an effect; use --end_of_conversation_token"),
-    "termination_condition": RetiredFlag(("fixed",), "macro actions are not supported yet; use fixed with --ngram 1"),
-    "ngram": RetiredFlag(("1",), "macro actions are not supported yet; use --ngram 1, which is plain PPO"),
-    "value_function": RetiredFlag(ANY, "every token is its own segment, for which all value functions are equal"),
-    "repeat_times": RetiredFlag((), "macro actions are not supported yet; drop the flag"),
-    "parser_cutoff": RetiredFlag((), "macro actions are not supported yet; drop the flag"),
     "cost_emb": RetiredFlag((), "no cost matrix is cached any more; drop the flag"),
     "lam_length": RetiredFlag(("0", "0.0"), "it never had an effect; drop the flag"),
 }
@@ -74,7 +68,7 @@ def reject_unknown_flags(remaining: list[str], known: list[str]) -> None:
         retired = RETIRED_FLAGS.get(name)
         if retired is None:
             raise UserError(f"there is no flag --{name}{_suggestion(name, known)}; --help lists them all")
-        if value not in retired.harmless_values and retired.harmless_values != ANY:
+        if value not in retired.harmless_values:
             raise UserError(f"--{name} {value} cannot be used: {retired.advice}")
         logger.info("--%s %s: %s", name, value, retired.advice)
 

@@ -288,6 +288,33 @@ class PPOUpdateConfig:
 
 
 @dataclass(frozen=True)
+class MacroActionConfig:
+    """Macro actions (MA-RLHF, arXiv 2410.02743): runs of tokens that are rewarded and valued as one decision."""
+
+    _argument_group_name: ClassVar[str] = "macro actions"
+
+    termination_condition: Literal["fixed", "randomized", "ppl", "parsing"] = HfArg(
+        default="fixed",
+        help="Where a segment ends. fixed: after --ngram tokens. randomized: after random lengths of 1 to 10. "
+        "ppl: where the reference's perplexity rises. parsing: with a phrase (needs the extra dschat[parsing]).",
+    )
+    ngram: int = HfArg(
+        default=1, help="Tokens per segment, 1 for plain PPO; with parsing, of answers that cannot be parsed."
+    )
+    repeat_times: int | None = HfArg(default=None, help="randomized: how often each length occurs in an answer.")
+    parser_cutoff: int | None = HfArg(default=None, help="parsing: phrases of fewer tokens are one segment.")
+    value_function: Literal["equal", "unit", "position"] = HfArg(
+        default="equal",
+        help="A segment's value. equal: mean of its tokens' values. position: the i-th weighs 1/i. unit: the last.",
+    )
+
+    @property
+    def every_token(self) -> bool:
+        """Whether each token is a segment of its own, which is plain PPO."""
+        return self.termination_condition == "fixed" and self.ngram == 1
+
+
+@dataclass(frozen=True)
 class MonitoringConfig:
     """When step 3 saves, evaluates and shows answers."""
 

@@ -21,6 +21,7 @@ from dschat.config.sections import (
     DivergenceConfig,
     LearnedRewardConfig,
     LoraConfig,
+    MacroActionConfig,
     MonitoringConfig,
     OutputConfig,
     PPOUpdateConfig,
@@ -112,6 +113,8 @@ class PPOConfig:
     """Sampling."""
     ppo: PPOUpdateConfig
     """Rewards, advantages, losses."""
+    macro_actions: MacroActionConfig
+    """What counts as one decision."""
     schedule: ScheduleConfig
     """Length and learning-rate curve."""
     runtime: RuntimeConfig
@@ -139,6 +142,7 @@ class PPOConfig:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
         _check_rollout(self.rollout, self.ppo)
+        _check_macro_actions(self.macro_actions)
         _check_regularizer(self.regularizer)
         _check_reward(self.reward, self.models)
         for flag in ("actor_zero_stage", "critic_zero_stage"):
@@ -326,6 +330,21 @@ def _check_rollout(rollout: RolloutConfig, ppo: PPOUpdateConfig) -> None:
             f"--per_device_training_batch_size {ppo.per_device_training_batch_size} does not divide the {rows} rows of "
             "--generation_batches times --per_device_generation_batch_size; choose a divisor"
         )
+
+
+def _check_macro_actions(macro: MacroActionConfig) -> None:
+    _check_at_least_one(macro, "ngram")
+    condition = macro.termination_condition
+    if macro.ngram != 1 and condition not in ("fixed", "parsing"):
+        raise UserError(f"--ngram {macro.ngram} has no effect with --termination_condition {condition}; drop it")
+    for flag, owner, start in (("repeat_times", "randomized", 3), ("parser_cutoff", "parsing", 5)):
+        value = getattr(macro, flag)
+        if condition == owner and value is None:
+            raise UserError(f"--termination_condition {owner} needs --{flag}; --{flag} {start} is a start")
+        if condition != owner and value is not None:
+            raise UserError(f"--{flag} belongs to --termination_condition {owner}, got {condition}; drop it")
+        if value is not None:
+            _check_at_least_one(macro, flag)
 
 
 def _check_regularizer(regularizer: RegularizerConfig) -> None:

@@ -12,13 +12,16 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
+from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.experience import Experience, Rollout, concatenate
-from dschat.rlhf.ppo_math import generalized_advantages, policy_loss, shape_rewards, value_loss
+from dschat.rlhf.macro_actions import segment_advantages
+from dschat.rlhf.ppo_math import policy_loss, shape_rewards, value_loss
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
 from dschat.rlhf.scoring import Scores, response_log_probs, response_values, score_rollout
+from dschat.rlhf.segmenter import Segmenter, Segments
 from dschat.runtime.distributed import reduce_sum, world_size
 from dschat.runtime.guards import check_finite
 from dschat.runtime.metrics import WeightedMeans
@@ -51,6 +54,7 @@ class DeepSpeedPPOTrainer:
         *,
         device: torch.device,
         sample: SampleAnswers | None = None,
+        parser: ConstituencyParser | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -63,6 +67,7 @@ class DeepSpeedPPOTrainer:
             tokens: end and padding tokens of an answer.
             device: where this rank computes.
             sample: continues prompts [B, P] to [B, P + R]; default: the actor, as the settings say.
+            parser: for macro actions by parsing.
         """
         self._engine = engine
         self._config = config
@@ -73,6 +78,7 @@ class DeepSpeedPPOTrainer:
         self._device = device
         self._sample = sample or self._sample_from_actor
         self._models = engine.scored_models()
+        self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
 
     def generate_experience(
         self, prompts: PromptBatch, means: WeightedMeans, *, step: int
@@ -102,7 +108,16 @@ class DeepSpeedPPOTrainer:
         rollout = rollout.without(score.isnan())
         mask, ppo = rollout.response_mask, self._config.ppo
         rewards = shape_rewards(scores.penalty, score, mask, penalty_coef=ppo.kl_ctl, score_clip=ppo.reward_clip)
-        advantages, returns = generalized_advantages(rewards, scores.values, mask, gamma=ppo.gamma, lam=ppo.lam)
+        segments = self._segmenter.segments(rollout, scores.reference_log_probs)
+        advantages, returns = segment_advantages(
+            rewards,
+            scores.values,
+            mask,
+            segments.starts,
+            value_function=self._config.macro_actions.value_function,
+            gamma=ppo.gamma,
+            lam=ppo.lam,
+        )
         experience = Experience(
             sequences=rollout.sequences,
             attention_mask=rollout.attention_mask,
@@ -113,6 +128,8 @@ class DeepSpeedPPOTrainer:
             returns=returns,
         )
         self._record_rollout(rollout, score, scores, experience, means)
+        if not self._config.macro_actions.every_token:
+            _record_segments(rollout, segments, means)
         means.add("generation_seconds", generated - started, 1.0)
         means.add("scoring_seconds", time.perf_counter() - generated, 1.0)
         means.add("penalty_seconds", scores.penalty_cost.seconds, 1.0)
@@ -234,6 +251,13 @@ def _record_verdict(verdict: SequenceScores, scores: Scores, rollout: Rollout, m
     tokens = rollout.response_mask.sum()
     for name, total in scores.penalty_metrics.items():
         means.add(name, total, tokens)
+
+
+def _record_segments(rollout: Rollout, segments: Segments, means: WeightedMeans) -> None:
+    count, rows = segments.starts.sum(), rollout.usable.sum()
+    means.add("segments", count, rows)
+    means.add("segment_length", rollout.response_mask.sum(), count)
+    means.add("unparsed_share", segments.unparsed.sum(), rows)
 
 
 def _for_people(rollout: Rollout, score: Tensor, scores: Scores) -> ScoredAnswers:

@@ -27,6 +27,7 @@ from dschat.models.tokenizer import (
     load_tokenizer,
 )
 from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch, tensorboard_folder
+from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers, ScoredAnswers
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
@@ -62,7 +63,11 @@ class Plan:
 
 
 def run_ppo(
-    config: PPOConfig, *, reward_source: RewardSource | None = None, sample: SampleAnswers | None = None
+    config: PPOConfig,
+    *,
+    reward_source: RewardSource | None = None,
+    sample: SampleAnswers | None = None,
+    parser: ConstituencyParser | None = None,
 ) -> None:
     """Train an actor with PPO, from checked settings to saved folders.
 
@@ -70,6 +75,7 @@ def run_ppo(
         config: settings of step 3.
         reward_source: scores the answers; default: the one that the settings name.
         sample: continues prompts; default: the actor.
+        parser: for macro actions by parsing; default: Stanza's.
     """
     set_up_logging()
     with ExitStack() as stack:
@@ -82,6 +88,8 @@ def run_ppo(
 def _train(config: PPOConfig, reward_source: RewardSource | None, sample: SampleAnswers | None) -> None:
     """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
     prepared, paths = _prepare(config)
+    if config.macro_actions.termination_condition == "parsing":
+        parser = parser or StanzaParser(device=str(prepared.device))
     tokenizer = prepared.tokenizer
     plan = _plan(config, len(prepared.data.train))
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
@@ -107,6 +115,7 @@ def _train(config: PPOConfig, reward_source: RewardSource | None, sample: Sample
         _answer_tokens(tokenizer, config.data.end_of_conversation_token),
         device=prepared.device,
         sample=sample,
+        parser=parser,
     )
     PPOLoop(config, prepared, engine, trainer, plan).run()
 
