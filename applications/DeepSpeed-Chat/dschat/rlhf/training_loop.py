@@ -82,10 +82,15 @@ def run_ppo(
         if reward_source is None and not config.has_reward_model:
             # before this process has secrets, an accelerator and gigabytes
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
-        _train(config, reward_source, sample)
+        _train(config, reward_source, sample, parser)
 
 
-def _train(config: PPOConfig, reward_source: RewardSource | None, sample: SampleAnswers | None) -> None:
+def _train(
+    config: PPOConfig,
+    reward_source: RewardSource | None,
+    sample: SampleAnswers | None,
+    parser: ConstituencyParser | None,
+) -> None:
     """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
     prepared, paths = _prepare(config)
     if config.macro_actions.termination_condition == "parsing":
