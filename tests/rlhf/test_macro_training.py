@@ -14,6 +14,7 @@ from dschat.rlhf import ppo_trainer
 from dschat.rlhf.constituency import Constituent
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_math import generalized_advantages
+from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from tests.jobs import Job, make_folders, ppo_arguments, run_job
 
 TOLERANCE = 2e-4  # relative, float32, five optimizer steps with sums in another order
@@ -40,11 +41,11 @@ class HalvesParser:
         return tuple(Constituent(half[0], tuple(map(Constituent, half))) for half in halves)
 
 
-class LengthReward:
+class LengthReward(RewardSource):
     """The number of characters."""
 
-    def score(self, rollout: Rollout) -> Tensor:
-        return torch.tensor([float(len(answer)) for answer in rollout.answers]) / 10
+    def score(self, rollout: Rollout) -> SequenceScores:
+        return SequenceScores(torch.tensor([float(len(answer)) for answer in rollout.answers]) / 10)
 
 
 @pytest.fixture(scope="module")
