@@ -218,8 +218,8 @@ def _death(number: int, killable_from_inside: bool) -> tuple[Status, str]:
 def _reported(report: bytes, call: bool) -> tuple[Status, str]:
     """What the child says of itself; one that left by os._exit() says nothing."""
     code, message = report[1:2], _text(report[2:])
-    if code in _VERDICTS:
-        return _VERDICTS[code], message
+    if code:
+        return _VERDICTS.get(code, Status.RUNTIME_ERROR), message
     return (Status.RUNTIME_ERROR, "ended before it returned") if call else (Status.OK, "")
 
 

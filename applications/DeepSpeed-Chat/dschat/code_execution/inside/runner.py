@@ -34,6 +34,8 @@ _CALLED_NAME = "solution"
 """Of a program whose function is called: its main guard must not run."""
 _FRAMES_OF_OURS = 20
 """Stack frames between the interpreter's start and the program, at most."""
+_RESERVE_BYTES = 4 * 2**20
+"""Of address space, for the report of a program that has used up its own."""
 
 
 def run_job(preamble: dict[str, object]) -> NoReturn:
@@ -49,10 +51,12 @@ def run_job(preamble: dict[str, object]) -> NoReturn:
     _open_standard_streams()
     sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES_OF_OURS)
     encode = json.JSONEncoder(default=_plain).encode
+    reserve = bytearray(_RESERVE_BYTES)
     os.write(REPORT, RUNNING)
     try:
         code, message = _run(job["program"], job["function"], arguments, preamble, encode)
-    except BaseException as error:  # noqa: BLE001 whatever a program raises is its verdict, not a fault of ours
+    except BaseException as error:  # whatever a program raises is its verdict, not a fault of ours
+        del reserve
         code, message = MEMORY_ERROR if isinstance(error, MemoryError) else RUNTIME_ERROR, _last_line(error)
     _finish(code, message)
 
@@ -116,7 +120,7 @@ def _end_like_an_interpreter(module: types.ModuleType) -> None:
     for stream in (sys.stdout, sys.__stdout__):
         try:
             stream.flush()
-        except Exception:  # noqa: BLE001, S110 closed, or replaced by the program's own; the interpreter goes on too
+        except Exception:  # closed, or replaced by the program's own; the interpreter goes on too
             pass
     module.__dict__.clear()
 
@@ -126,7 +130,7 @@ def _last_line(error: BaseException) -> str:
     try:
         lines = traceback.format_exception_only(type(error), error)[-1].strip().splitlines()
         return lines[-1] if lines else type(error).__name__
-    except BaseException:  # noqa: BLE001 the exception is the program's own, its text may be anything
+    except BaseException:  # the exception is the program's own, its text may be anything
         return type(error).__name__
 
 

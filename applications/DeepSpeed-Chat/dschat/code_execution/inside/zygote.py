@@ -102,7 +102,7 @@ def _become_child(
         cpu_seconds, memory_bytes, threads = limits
         lockdown.apply(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, threads=threads, zygote=zygote)
         run_job(preamble)
-    except BaseException as error:  # noqa: BLE001 nothing may return into the zygote's loop
+    except BaseException as error:  # nothing may return into the zygote's loop
         os.write(REPORT, FAULT + f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(1)
