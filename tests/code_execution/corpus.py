@@ -32,7 +32,8 @@ PROGRAMS = Path(__file__).parent / "programs"
 HOSTILE = "files secrets network processes signals memory endless output calls".split()
 
 _CELL = re.compile(r"^# %% (\w+)\n", re.MULTILINE)
-_HEADER = re.compile(r"# (expect|output|stdin|call|cpu_seconds|memory_mebibytes|after|on|machine|needs|teeth)(?:: (.*))?")
+_HEADERS = "expect output stdin call cpu_seconds memory_mebibytes after on machine needs teeth".split()
+_HEADER = re.compile(rf"# ({'|'.join(_HEADERS)})(?:: (.*))?")
 _LONG_TEXTS = {"600000 characters": "x" * 599_999 + "\n", "200000 numbers": "123456 " * 200_000}
 
 

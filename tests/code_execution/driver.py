@@ -1,6 +1,6 @@
 """Runs programs of the corpus in one rung and prints what came of each as JSON. Needs the standard library only.
 
-    python -m tests.code_execution.driver --mode bwrap hostile honest
+python -m tests.code_execution.driver --mode bwrap hostile honest
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ import math
 import os
 import select
 import signal
-import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -127,9 +126,7 @@ class _Run:
                 os.set_blocking(near, False)
                 self._pipes[near] = stream
             limits = self.limits
-            request = protocol.REQUEST.pack(
-                math.ceil(limits.cpu_seconds) + 1, limits.memory_bytes, limits.max_threads
-            )
+            request = protocol.REQUEST.pack(math.ceil(limits.cpu_seconds) + 1, limits.memory_bytes, limits.max_threads)
             self._zygote.send(request, [descriptors[number] for number in range(protocol.DESCRIPTORS)])
 
     def _receive_pidfd(self) -> int:

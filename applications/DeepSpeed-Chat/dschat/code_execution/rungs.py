@@ -152,4 +152,5 @@ def _file_system() -> list[str]:
 
 
 def _works(command: Sequence[str]) -> bool:
-    return subprocess.run([*command, "--", str(interpreter()), "-S", "-c", ""], capture_output=True, check=False).returncode == 0
+    words = [*command, "--", str(interpreter()), "-S", "-c", ""]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import io
 import json
 import os
@@ -73,10 +74,8 @@ def _run(
     sys.modules[module.__name__] = module
     sys.argv = ["program.py"]
     if function is None:
-        try:
+        with contextlib.suppress(SystemExit):
             exec(code, module.__dict__)
-        except SystemExit:
-            pass
         _end_like_an_interpreter(module)
         return DONE, ""
     exec(code, module.__dict__)
@@ -103,13 +102,12 @@ def _plain(value: Any) -> Any:
 
 def _open_standard_streams() -> None:
     """Fresh text streams on the child's descriptors: the zygote's own have looked at other files."""
-    sys.stdin = sys.__stdin__ = open(STDIN, encoding="utf-8", errors="surrogateescape", closefd=False)
-    sys.stdout = sys.__stdout__ = open(
-        OUTPUT, "w", encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False
-    )
-    raw = io.FileIO(NOISE, "w", closefd=False)
+    reader = io.BufferedReader(io.FileIO(STDIN, "r", closefd=False))
+    writer, noise = (io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (OUTPUT, NOISE))
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(reader, encoding="utf-8", errors="surrogateescape")
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(writer, encoding="utf-8", errors="surrogateescape", newline="\n")
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", write_through=True
+        noise, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True
     )
 
 
@@ -118,10 +116,8 @@ def _end_like_an_interpreter(module: types.ModuleType) -> None:
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.__stdout__):
-        try:
+        with contextlib.suppress(Exception):  # closed, or replaced by the program's own; the interpreter goes on too
             stream.flush()
-        except Exception:  # closed, or replaced by the program's own; the interpreter goes on too
-            pass
     module.__dict__.clear()
 
 
