@@ -131,9 +131,7 @@ def check(sandbox: Sandbox, *, numpy: bool) -> None:
     _expect(sandbox, "loops", Job("while True: pass"), Status.TIME_LIMIT, b"", limits=_SHORT)
 
 
-def _expect(
-    sandbox: Sandbox, name: str, job: Job, status: Status, output: bytes, *, limits: Limits = _LIMITS
-) -> None:
+def _expect(sandbox: Sandbox, name: str, job: Job, status: Status, output: bytes, *, limits: Limits = _LIMITS) -> None:
     execution = sandbox.run(job, limits)
     if (execution.status, execution.output) != (status, output):
         said = execution.message or execution.output.decode("utf-8", "replace").strip()

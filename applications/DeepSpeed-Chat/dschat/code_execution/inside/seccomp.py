@@ -55,9 +55,6 @@ ARCHITECTURES = {
 # the C library fall back to the older form.
 _FALL_BACK = ("clone3", "openat2", "faccessat2")
 
-# Allowed with certain arguments only; see filter_program().
-_CHECKED = ("clone", "fcntl", "ioctl", "prctl", "prlimit64", "open", "openat")
-
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_NAMESPACES = 0x7E020080
 _FCNTL_COMMANDS = (0, 1, 2, 3, 1030)  # F_DUPFD F_GETFD F_SETFD F_GETFL F_DUPFD_CLOEXEC; F_SETOWN would send signals
@@ -131,6 +128,7 @@ def filter_program(machine: str, *, deny_truncation: bool = False) -> list[Instr
     if machine not in ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no list of system calls for {machine}, only for {', '.join(ARCHITECTURES)}")
     audit_id, numbers = ARCHITECTURES[machine]
+    # allowed with certain arguments only
     checked = {
         # threads, but no processes
         "clone": _allow_values(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_NEW_NAMESPACES),
@@ -141,6 +139,7 @@ def filter_program(machine: str, *, deny_truncation: bool = False) -> list[Instr
         "open": _allow_values(1, [0], mask=_O_TRUNC if deny_truncation else 0),
         "openat": _allow_values(2, [0], mask=_O_TRUNC if deny_truncation else 0),
     }
+    checked |= {name: [_return(_ERRNO | errno.ENOSYS)] for name in _FALL_BACK}
     program = [
         _load(_ARCHITECTURE_OFFSET),
         Instruction(_JUMP_EQUAL, 1, 0, audit_id),
@@ -148,10 +147,7 @@ def filter_program(machine: str, *, deny_truncation: bool = False) -> list[Instr
         _load(_NUMBER_OFFSET),
     ]
     for name, number in numbers.items():
-        if name in _FALL_BACK:
-            then = [_return(_ERRNO | errno.ENOSYS)]
-        else:
-            then = checked.get(name, [_return(_ALLOW)])
+        then = checked.get(name, [_return(_ALLOW)])
         program += [Instruction(_JUMP_EQUAL, 0, len(then), number), *then]
     return [*program, _return(_ERRNO | errno.EPERM)]
 
