@@ -149,7 +149,12 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
             "--critic_quantize 4bit needs --critic_zero_stage 0, 1 or 2",
         ),
         ("ppo", "--enable_mixed_precision_lora", "keep them in 4 bits with --actor_quantize 4bit"),
-        ("ppo", "--enable_ema", "moving average"),
+        ("ppo", "--enable_ema --ema_decay 1", "--ema_decay must be at least 0 and below 1, got 1.0"),
+        (
+            "ppo",
+            "--actor_lora_dim 8 --only_optimize_lora --offload_reference_model",
+            "--offload_reference_model has no effect",
+        ),
         ("ppo", "--enable_hybrid_engine", "hybrid engine"),
         ("ppo", "--unsup_coef 27.8", "unsupervised loss"),
         ("ppo", "--actor_zero_stage 4", "--actor_zero_stage must be 0, 1, 2 or 3, got 4"),
