@@ -165,7 +165,12 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
         ("ppo", "--parser_cutoff 3", "--parser_cutoff belongs to --termination_condition parsing, got fixed"),
         ("ppo", "--termination_condition parsing --parser_cutoff 0", "--parser_cutoff must be at least 1, got 0"),
         ("ppo", "--termination_condition bigram", "invalid choice: 'bigram'"),
-        ("ppo", "--enable_ema", "moving average"),
+        ("ppo", "--enable_ema --ema_decay 1", "--ema_decay must be at least 0 and below 1, got 1.0"),
+        (
+            "ppo",
+            "--actor_lora_dim 8 --only_optimize_lora --offload_reference_model",
+            "--offload_reference_model has no effect",
+        ),
         ("ppo", "--enable_hybrid_engine", "hybrid engine"),
         ("ppo", "--unsup_coef 27.8", "unsupervised loss"),
         ("ppo", "--actor_zero_stage 4", "--actor_zero_stage must be 0, 1, 2 or 3, got 4"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.jobs import Job, make_folders, ppo_arguments, read_metrics, run_job, supervised_arguments
@@ -22,6 +23,7 @@ PPO_LORA = (
     "--actor_lora_dim 4 --critic_lora_dim 4 --lora_alpha 8 --only_optimize_lora --actor_lora_learning_rate 1e-2 "
     "--critic_lora_learning_rate 1e-2 --top_k 8 --cost_dim 16 "
 )
+EMA = " --enable_ema --ema_decay 0.6 --save_steps 1"
 PPO_CUT = "--per_device_generation_batch_size {gen} --per_device_training_batch_size {train} "
 COMPARED = {
     "sft": ("loss", "eval_loss", "grad_norm"),
@@ -49,6 +51,7 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
         jobs[name] = Job(step, supervised_arguments(paths, model, folder / name, extra))
     for actor, critic in ((1, 1), (2, 3), (3, 2), (3, 3)):
         extra = f"--actor_zero_stage {actor} --critic_zero_stage {critic} " + PPO_CUT.format(gen=8, train=8)
+        extra += EMA if actor != critic else ""
         name = f"ppo-2x8-z{actor}{critic}"
         jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "ppo-2x2x4-z22"
@@ -69,7 +72,7 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     for actor, critic in ((2, 1), (3, 3)):
         name = f"wpr-lora-2x8-z{actor}{critic}"
         extra = f"--actor_zero_stage {actor} --critic_zero_stage {critic} " + PPO_LORA + PPO_CUT.format(gen=8, train=8)
-        jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+        jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra + EMA), fixed_answers=True)
     name = "sampled-lora-z33"
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, f"{extra} --eval_steps 2"))
     return jobs
@@ -149,6 +152,25 @@ def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
     for step, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
         for name in mine.keys() & other.keys():
             assert mine[name] == pytest.approx(other[name], rel=TOLERANCE, abs=2e-5), f"{name} at line {step}"
+
+
+@pytest.mark.parametrize("run", ["ppo-2x8-z23", "ppo-2x8-z32", "wpr-lora-2x8-z21", "wpr-lora-2x8-z33"])
+def test_the_saved_average_is_that_of_the_actors_saved_after_each_step(run: str, runs: Path) -> None:
+    # of an adapted actor the matrices A and B are averaged, not their product
+    part = "adapter/adapter_model.safetensors" if "lora" in run else "model.safetensors"
+    actors, averages = (
+        [load_file(runs / run / f"step-{step}" / role / part) for step in range(1, 6)]
+        for role in ("actor", "actor_ema")
+    )
+    if "lora" not in run:
+        actors.insert(0, load_file(runs / "sft/model.safetensors"))
+        averages.insert(0, actors[0])
+    for now in range(1, len(actors)):
+        assert actors[now].keys() == averages[now].keys()
+        for name, weight in actors[now].items():
+            expected = 0.6 * averages[now - 1][name] + 0.4 * weight
+            torch.testing.assert_close(averages[now][name], expected, atol=1e-6, rtol=1e-5)
+    assert (runs / run / "actor_ema" / part).is_file()
 
 
 @pytest.mark.parametrize("name", ["sft-2x4-z3", "sft-2x4-z2"])

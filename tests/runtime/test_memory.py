@@ -9,7 +9,7 @@ import pytest
 from dschat.config.adapter import AdapterSettings
 from dschat.models.lora import adapter_sizes
 from dschat.runtime.deepspeed_config import Placement
-from dschat.runtime.memory import count_parameters, estimate, estimate_adapted
+from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
 from tests.toy_models import FAMILIES, make_causal_lm, make_config
 
 
@@ -45,6 +45,13 @@ def test_only_an_adapter_has_gradients_and_optimizer_states() -> None:
     four_bit = estimate_adapted("model", config, placement, replace(adapter, quantized=True), world_size=1)
     assert four_bit.weights == pytest.approx(2 * (sizes.total - sizes.frozen_linear) + 0.516 * sizes.frozen_linear)
     assert estimate_adapted("model", config, placement, None, world_size=1).optimizer == 12 * count_parameters(config)
+
+
+def test_ranks_share_the_moving_average_of_the_trained_weights() -> None:
+    config = make_config("llama", vocab_size=47)
+    on_device = estimate_average(config, None, in_host_memory=False, world_size=4)
+    assert on_device.total == count_parameters(config)
+    assert estimate_average(config, None, in_host_memory=True, world_size=4).total == 0
 
 
 def test_a_frozen_model_has_weights_alone() -> None:

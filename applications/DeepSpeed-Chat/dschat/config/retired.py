@@ -47,7 +47,6 @@ RETIRED_FLAGS: dict[str, RetiredFlag] = {
     "unsupervised_dataset_config_name": _UNSUPERVISED,
     "unsup_coef": _UNSUPERVISED,
     "preprocessing_num_workers": _UNSUPERVISED,
-    "enable_ema": RetiredFlag(OFF, "the moving average of the actor is not supported yet; drop the flag"),
     "align_overflow": RetiredFlag(OFF, "joint fp16 overflow handling is not supported yet; use --dtype bf16"),
     "add_eot_token": RetiredFlag(OFF, "it never had an effect; use --end_of_conversation_token"),
     "cost_emb": RetiredFlag((), "no cost matrix is cached any more; drop the flag"),

@@ -202,7 +202,9 @@ class ActorCriticConfig:
     critic_gradient_checkpointing: bool = HfArg(default=False, help="Recompute the critic's activations.")
     actor_dropout: float | None = HfArg(default=None, help="Overrides every dropout rate of the actor's config.")
     critic_dropout: float | None = HfArg(default=None, help="Overrides every dropout rate of the critic's config.")
-    offload_reference_model: bool = HfArg(default=False, help="Keep the reference's weights in host memory (ZeRO 3).")
+    offload_reference_model: bool = HfArg(
+        default=False, help="Keep the reference (ZeRO 3) and the actor's average in host memory."
+    )
     enable_zero3_generation_gather: bool = HfArg(
         default=True, help="ZeRO 3: gather the actor once per rollout, not once per token; needs room for all of it."
     )
@@ -254,6 +256,16 @@ class ActorCriticLoraConfig:
             self.critic_lora_dim, self.critic_lora_module_name, self.critic_lora_learning_rate, self.critic_quantize,
             "critic_", common,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class AveragingConfig:
+    """A moving average of the actor, saved beside it."""
+
+    _argument_group_name: ClassVar[str] = "models"
+
+    enable_ema: bool = HfArg(default=False, help="Keep an exponential moving average of the actor; see --ema_decay.")
+    ema_decay: float = HfArg(default=0.992, help="Weight of the past average at each optimizer step.")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from dschat.config.sections import (
     ActorCriticConfig,
     ActorCriticLoraConfig,
     AdaptationConfig,
+    AveragingConfig,
     DataConfig,
     DivergenceConfig,
     LearnedRewardConfig,
@@ -109,6 +110,8 @@ class PPOConfig:
     """The adapters."""
     adaptation: AdaptationConfig
     """What else is trained beside them."""
+    averaging: AveragingConfig
+    """The actor's moving average."""
     rollout: RolloutConfig
     """Sampling."""
     ppo: PPOUpdateConfig
@@ -127,6 +130,10 @@ class PPOConfig:
     """Its type chooses the regularizer."""
     reward: RewardConfig
     """Its type chooses the source of the scores."""
+
+    @property
+    def _reference_is_actor(self) -> bool:
+        return self.actor_adapter is not None and self.actor_adapter.alone
 
     @property
     def actor_adapter(self) -> AdapterSettings | None:
@@ -153,6 +160,12 @@ class PPOConfig:
         _check_adaptation(
             self.adaptation, [self.actor_adapter, self.critic_adapter], "--actor_lora_dim or --critic_lora_dim"
         )
+        if not 0 <= self.averaging.ema_decay < 1:
+            raise UserError(f"--ema_decay must be at least 0 and below 1, got {self.averaging.ema_decay}")
+        if self.models.offload_reference_model and self._reference_is_actor and not self.averaging.enable_ema:
+            raise UserError(
+                "--offload_reference_model has no effect: the reference is the actor without its adapter; drop it"
+            )
         _check_not_negative(self.monitoring, "save_steps", "eval_steps")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
 

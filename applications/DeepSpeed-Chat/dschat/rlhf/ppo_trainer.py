@@ -193,6 +193,7 @@ class DeepSpeedPPOTrainer:
             means.add("critic_loss", losses[-1], weight)
             means.add("clipped_share", clipped, weight)
             means.add("policy_change", log_ratio, weight)
+        self._engine.update_average()
         for name, engine in (("actor", actor), ("critic", critic)):
             norm = engine.get_global_grad_norm()
             if norm is not None:

@@ -32,6 +32,7 @@ from dschat.runtime.deepspeed_config import (
     usable_dtype,
 )
 from dschat.runtime.distributed import whole_copy
+from dschat.runtime.moving_average import MovingAverage
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,14 @@ class DeepSpeedRLHFEngine:
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
             trained alone, actor and critic without theirs. There is no reward model where the settings name another
             source of scores.
+        average: the actor's moving average, None without --enable_ema.
     """
 
     actor: Any
     critic: Any
     reference: nn.Module | WithoutAdapter
     reward: nn.Module | WithoutAdapter | None
+    average: MovingAverage | None
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class DeepSpeedRLHFEngine:
             partial(load_actor, dropout=0.0),
             Placement(models.reference_zero_stage, self._dtype, models.offload_reference_model),
         )
+        self.average = self._moving_average() if config.averaging.enable_ema else None
         logger.info("loading the critic from %s", paths.critic)
         load_critic = partial(self._load_scorer, paths.critic, fresh_head=paths.fresh_critic_head)
         self.critic = self._trained(
@@ -133,10 +137,30 @@ class DeepSpeedRLHFEngine:
         module = getattr(self.reference, "module", self.reference)
         return whole_copy(module.get_input_embeddings().weight)[: len(self._tokenizer)]
 
+    def update_average(self) -> None:
+        """Take the actor into its moving average, after an optimizer step; nothing without --enable_ema."""
+        if self.average is not None:
+            self.average.update()
+
+    @property
+    def saved_roles(self) -> tuple[str, ...]:
+        """Names of the folders that `save` writes."""
+        return ("actor", "critic") if self.average is None else ("actor", "critic", "actor_ema")
+
     def save(self, folder: Path) -> None:
-        """Write `folder`/actor and `folder`/critic as Hugging Face folders; all ranks call it together."""
+        """Write the `saved_roles` below `folder` as Hugging Face folders; all ranks call it together."""
         export_model(self.actor.module, self._tokenizer, folder / "actor")
         export_model(self.critic.module.model, self._tokenizer, folder / "critic")
+        if self.average is not None:
+            export_model(self.actor.module, self._tokenizer, folder / "actor_ema", read=self.average.whole_state_dict)
+
+    def _moving_average(self) -> MovingAverage:
+        return MovingAverage(
+            self.actor.module,
+            decay=self._config.averaging.ema_decay,
+            device=self._device,
+            in_host_memory=self._config.models.offload_reference_model,
+        )
 
     def _load_causal_lm(
         self, path: str, *, dropout: float | None, checkpointing: bool = False, adapter: AdapterSettings | None = None

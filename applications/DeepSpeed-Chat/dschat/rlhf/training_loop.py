@@ -39,7 +39,7 @@ from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.distributed import rank, world_size
 from dschat.runtime.logging import set_up_logging, show_table, step_progress
-from dschat.runtime.memory import count_parameters, estimate, estimate_adapted
+from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
 from dschat.runtime.metrics import MetricsLog, WeightedMeans
 
 logger = logging.getLogger(__name__)
@@ -224,7 +224,7 @@ class PPOLoop:
 
     def _save(self, folder: Path) -> None:
         self._engine.save(folder)
-        for role in ("actor", "critic"):
+        for role in self._engine.saved_roles:
             link(folder / role, folder.parent / role)
 
 
@@ -332,6 +332,11 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
         else:
             size = count_parameters(shape)
             lines.append(str(estimate(role, size, placement, trained=False, world_size=world_size())))
+    if config.averaging.enable_ema:
+        shape = load_config("actor", paths.actor, trust_remote_code=trust)
+        in_host_memory = models.offload_reference_model
+        average = estimate_average(shape, adapters[0], in_host_memory=in_host_memory, world_size=world_size())
+        lines.append(str(average))
     return lines
 
 

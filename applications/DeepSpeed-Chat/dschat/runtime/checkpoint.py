@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dschat.models.lora import ADAPTER_FOLDER, save_weights
 from dschat.runtime.distributed import barrier, is_main_process, whole_state_dict
 
 
-def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def export_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    read: Callable[[nn.Module], dict[str, Tensor] | None] = whole_state_dict,
+) -> None:
     """Write a model as a Hugging Face folder (safetensors, config, tokenizer); all ranks must call it together.
 
     Args:
@@ -20,8 +28,9 @@ def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
             which is added to the saved weights and stands beside them in `folder`/adapter.
         tokenizer: saved beside it, with its special tokens and chat template.
         folder: replaced if it exists.
+        read: gives all weights on rank 0, by their names in `model`; all ranks call it together.
     """
-    weights = whole_state_dict(model)
+    weights = read(model)
     if is_main_process():
         folder.parent.mkdir(parents=True, exist_ok=True)
         aside = folder.parent / f".tmp-{folder.name}-{os.getpid()}"

@@ -168,6 +168,21 @@ def whole_state_dict(model: nn.Module) -> dict[str, Tensor] | None:
     return weights
 
 
+def gather_shares(share: Tensor, total: int) -> Tensor:
+    """The parts [n] of all ranks in order as one tensor [total] on every rank; all ranks must call it together.
+
+    Parts have ceil(total / world size) entries; those of the last ranks may be shorter, or longer by padding.
+    """
+    size = -(-total // world_size())
+    if not dist.is_initialized() or world_size() == 1:
+        return share[:total]
+    padded = share.new_zeros(size)
+    padded[: share.numel()] = share
+    parts = [torch.empty_like(padded) for _ in range(world_size())]
+    dist.all_gather(parts, padded)
+    return torch.cat(parts)[:total]
+
+
 def whole_copy(parameter: nn.Parameter) -> Tensor:
     """A copy of one weight, whole on every rank, of its full shape such as [V, D]; all ranks must call it together."""
     with gathered([parameter]):

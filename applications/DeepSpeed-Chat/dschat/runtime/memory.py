@@ -62,6 +62,15 @@ def estimate_adapted(
     )  # fmt: skip
 
 
+def estimate_average(
+    config: PretrainedConfig, adapter: AdapterSettings | None, *, in_host_memory: bool, world_size: int
+) -> RoleMemory:
+    """Device memory of the moving average of a causal language model's trained weights, in float32."""
+    trained = count_parameters(config) if adapter is None else adapter_sizes(config, adapter).trained
+    weights = 0.0 if in_host_memory else trained * FLOAT32_BYTES / world_size
+    return RoleMemory("moving average", trained, weights, 0.0, 0.0)
+
+
 def estimate(
     role: str,
     parameters: int,
