@@ -169,10 +169,7 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     )
     scale = penalty_scale(run.regularizer, geometry)
     config = replace(config, ppo=replace(config.ppo, kl_ctl=run.strength / scale))
-    regularizer = build_regularizer(
-        config.regularizer, reference_embeddings=engine.reference_embeddings, penalty_coef=config.ppo.kl_ctl,
-        seed=run.seed,
-    )  # fmt: skip
+    regularizer = build_regularizer(config.regularizer, reference_embeddings=engine.reference_embeddings, seed=run.seed)
     tokens = AnswerTokens((int(tokenizer.eos_token_id),), int(tokenizer.pad_token_id), len(tokenizer))
     reward_source = build_reward_source(config.reward, reward_model=engine.reward)
     rows = prepared.data.evaluation

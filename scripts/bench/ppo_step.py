@@ -154,9 +154,7 @@ def build(configs: Mapping[str, PPOConfig], models: Path) -> Bench:
     trainers, seconds = {}, {}
     for name, config in configs.items():
         started = time.perf_counter()
-        regularizer = build_regularizer(
-            config.regularizer, reference_embeddings=engine.reference_embeddings, penalty_coef=config.ppo.kl_ctl, seed=0
-        )
+        regularizer = build_regularizer(config.regularizer, reference_embeddings=engine.reference_embeddings, seed=0)
         synchronize(device)
         seconds[name] = time.perf_counter() - started
         reward_source = build_reward_source(config.reward, reward_model=engine.reward)

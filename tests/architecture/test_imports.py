@@ -29,6 +29,8 @@ ALLOWED = {
     "rlhf.experience": set(),
     "rlhf.macro_actions": {"rlhf.ppo_math"},
     "rlhf.constituency": set(),
+    "rlhf.shaping": {"config", "runtime", "rlhf.experience", "rlhf.ppo_math"},
+    "rlhf.rollout_metrics": {"runtime", "rlhf.experience", "rlhf.reward_sources", "rlhf.scoring", "rlhf.segmenter"},
     "rlhf.segmenter": {"config", "rlhf.constituency", "rlhf.experience", "rlhf.macro_actions"},
     "rlhf.regularizers": {"config", "optimal_transport"},
     "rlhf.rollout": {"config", "data", "runtime", "rlhf.experience"},
@@ -36,13 +38,15 @@ ALLOWED = {
     "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience"},
     "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
     "rlhf.ppo_trainer": {
-        "config", "data", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers", "rlhf.reward_sources",
+        "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",
+        "rlhf.reward_sources",
         "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency", "rlhf.macro_actions",
-        "rlhf.segmenter",
+        "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
     },
     "rlhf.training_loop": {
         "config", "data", "models", "runtime", "preparation", "rlhf.ppo_trainer", "rlhf.regularizers",
         "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.constituency",
+        "rlhf.rollout_metrics",
     },
 }  # fmt: skip
 

@@ -32,7 +32,16 @@ COMPARED = {
     "wpr": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
     "macro": ("reward", "advantage", "return", "actor_loss", "critic_loss", "segments", "segment_length"),
 }
+COMPARED["shaped"] = (
+    *COMPARED["ppo"], "penalty_coef", "running_reward_mean", "running_reward_std", "entropy", "updates",
+    "policy_change",
+)  # fmt: skip
 MACRO = "--termination_condition randomized --repeat_times 1 --value_function position --gamma 0.9 "
+SHAPED = (
+    "--whiten_advantages --normalize_rewards --missing_eos_penalty 0.5 --penalty_target 0.01 --penalty_horizon 20 "
+    "--entropy_coef 0.01 --value_loss_coef 0.5 --dual_clip 3 --kl_estimator k3 --penalty_clip 1 --ppo_epochs 3 "
+    "--early_stop_kl 5e-3 --warmup_ratio 0 "
+)
 
 
 def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
@@ -65,6 +74,9 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True, second_half_silent=True)
     name = "macro-2x8-z33"
     extra = "--actor_zero_stage 3 --critic_zero_stage 3 " + MACRO + PPO_CUT.format(gen=8, train=8)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "shaped-2x8-z23"
+    extra = "--actor_zero_stage 2 --critic_zero_stage 3 " + SHAPED + PPO_CUT.format(gen=8, train=8)
     jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "sampled-z33"
     extra = "--actor_zero_stage 3 --critic_zero_stage 3 " + PPO_CUT.format(gen=8, train=8)
@@ -107,6 +119,10 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     name = "macro-1x16-z00"
     extra = MACRO + PPO_CUT.format(gen=16, train=16)
     jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    name = "shaped-1x4x4-z11"
+    extra = "--gradient_accumulation_steps 4 --actor_zero_stage 1 --critic_zero_stage 1 "
+    extra += SHAPED + PPO_CUT.format(gen=4, train=4)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     return jobs
 
 
@@ -143,7 +159,7 @@ def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
     + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")]
     + [(f"{step}-lora-1x8-z0", f"{step}-lora-2x4-z3") for step in ("sft", "reward")]
     + [("wpr-lora-1x16-z00", f"wpr-lora-2x8-{stages}") for stages in ("z21", "z33")]
-    + [("macro-1x16-z00", "macro-2x8-z33")],
+    + [("macro-1x16-z00", "macro-2x8-z33"), ("shaped-1x4x4-z11", "shaped-2x8-z23")],
 )
 def test_trajectories_agree(left: str, right: str, runs: Path) -> None:
     names = COMPARED[left.split("-")[0]]
@@ -199,6 +215,12 @@ def test_a_rank_without_a_usable_answer_takes_part_with_weight_zero(runs: Path) 
     assert len(lines) == 5
     assert all(line["usable_share"] <= 0.5 for line in lines)
     assert all(line["actor_grad_norm"] > 0 for line in lines)
+
+
+def test_ranks_leave_the_answers_of_a_step_together(runs: Path) -> None:
+    updates = [line["updates"] for line in read_metrics(runs / "shaped-2x8-z23")]
+    assert set(updates) & {2.0}, "no step was left early"
+    assert set(updates) & {3.0}, "every step was left early"
 
 
 @pytest.mark.parametrize("run", ["sampled-z33", "sampled-lora-z33"])

@@ -19,6 +19,7 @@ from tests.launch import REPOSITORY
 
 PIPELINE = REPOSITORY / "applications/DeepSpeed-Chat"
 MANUAL = (PIPELINE / "README.md").read_text()
+OPTIONS = "--ngram 2 --normalize_rewards --penalty_target 1 --entropy_coef 0.1 --early_stop_kl 1"  # all with metrics
 
 
 def parser_of(step: str, program: str) -> Callable[[list[str]], Any]:
@@ -36,7 +37,7 @@ def test_every_metric_of_every_step_is_in_the_glossary(tmp_path: Path, process_g
     jobs = [
         Job("sft", supervised_arguments(paths, "sft", tmp_path / "1", "--max_steps 1")),
         Job("reward", supervised_arguments(paths, "sft", tmp_path / "2", "--max_steps 1")),
-        Job("ppo", ppo_arguments(paths, tmp_path / "3", "--max_steps 1 --eval_steps 1 --ngram 2")),
+        Job("ppo", ppo_arguments(paths, tmp_path / "3", f"--max_steps 1 --eval_steps 1 {OPTIONS}")),
         Job("wpr", ppo_arguments(paths, tmp_path / "4", "--max_steps 1 --transport capped --top_k 4 --epsilon 1")),
         Job(
             "apps",

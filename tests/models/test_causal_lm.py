@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from dschat.models.causal_lm import (
     position_ids,
     positional_inputs,
     response_logits,
+    token_entropies,
     token_log_probs,
 )
 from tests.toy_models import FAMILIES, make_causal_lm
@@ -36,6 +38,13 @@ def test_left_padding_changes_no_response_logit(family: str) -> None:
     torch.testing.assert_close(alone, full, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(alone, among, atol=1e-5, rtol=1e-5)
     assert alone.shape == (1, 4, VOCABULARY)
+
+
+def test_token_entropies_equal_those_of_the_distributions() -> None:
+    logits = 5 * torch.randn(3, 5, 31, generator=torch.Generator().manual_seed(0))
+    expected = torch.distributions.Categorical(logits=logits.double()).entropy()
+    torch.testing.assert_close(token_entropies(logits).double(), expected, atol=1e-5, rtol=1e-5)
+    assert token_entropies(torch.zeros(1, 1, 31)).item() == pytest.approx(math.log(31))
 
 
 def test_token_log_probs_equal_log_softmax() -> None:

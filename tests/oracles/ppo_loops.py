@@ -46,10 +46,13 @@ def discounted_advantages(rewards: list[float], values: list[float], *, gamma: f
     return advantages
 
 
-def policy_term(new: float, old: float, advantage: float, clip: float) -> float:
-    """The clipped surrogate's loss of one token."""
+def policy_term(new: float, old: float, advantage: float, clip: float, dual: float | None = None) -> float:
+    """The clipped surrogate's loss of one token, doubly clipped with `dual`."""
     ratio = math.exp(new - old)
-    return -min(advantage * ratio, advantage * min(max(ratio, 1 - clip), 1 + clip))
+    gain = min(advantage * ratio, advantage * min(max(ratio, 1 - clip), 1 + clip))
+    if dual is not None and advantage < 0:
+        gain = max(gain, dual * advantage)
+    return -gain
 
 
 def value_term(new: float, old: float, target: float, clip: float) -> float:

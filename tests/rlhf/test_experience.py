@@ -19,7 +19,8 @@ def make_experience(rows: int, prompt: int, response: int, seed: int) -> Experie
     return Experience(
         sequences=torch.randint(1, 40, (rows, prompt + response), generator=generator),
         attention_mask=torch.cat([torch.ones(rows, prompt, dtype=torch.long), mask.long()], dim=-1),
-        response_mask=mask, log_probs=table(), values=table(), advantages=table(), returns=table(),
+        response_mask=mask, log_probs=table(), score=torch.randn(rows, generator=generator), penalty=table(),
+        values=table(), advantages=table(), returns=table(),
     )  # fmt: skip
 
 
@@ -36,6 +37,7 @@ def test_concatenation_pads_prompts_left_and_answers_right() -> None:
     assert both.response_mask[:2, 3:].sum() == 0
     assert torch.equal(both.advantages[:2, :3], first.advantages)
     assert torch.equal(both.returns[2:], second.returns)
+    assert torch.equal(both.score, torch.cat([first.score, second.score]))
 
 
 def test_rows_are_selected_together() -> None:

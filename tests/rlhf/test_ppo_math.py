@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from dschat.rlhf.ppo_math import generalized_advantages, policy_loss, shape_rewards, value_loss
+from dschat.rlhf.ppo_math import (
+    clip_penalty,
+    generalized_advantages,
+    masked_sums,
+    policy_loss,
+    shape_rewards,
+    value_loss,
+    whiten,
+)
 from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
 
 TOLERANCE = 1e-5  # float32 against float64, sums of at most 13 terms
@@ -73,6 +81,61 @@ def test_score_lands_on_the_last_response_token_and_nowhere_else() -> None:
     mask = torch.tensor([[1, 1, 1, 0], [1, 1, 1, 1], [0, 0, 0, 0]], dtype=torch.bool)
     rewards = shape_rewards(torch.zeros(3, 4), torch.tensor([1.0, -9.0, 5.0]), mask, penalty_coef=1.0, score_clip=2.5)
     assert rewards.tolist() == [[0, 0, 1, 0], [0, 0, 0, -2.5], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("dual", [1.5, 3.0])
+def test_dual_clip_equals_the_loop_and_bounds_bad_tokens(dual: float) -> None:
+    case, lengths = random_case(rows=9, width=11, seed=8)
+    new = 3 * case["new"]
+    loss, _ = policy_loss(new, case["old"], case["penalty"], case["mask"], clip=0.2, dual_clip=dual)
+    plain, _ = policy_loss(new, case["old"], case["penalty"], case["mask"], clip=0.2)
+    terms = [
+        policy_term(new[row, t].item(), case["old"][row, t].item(), case["penalty"][row, t].item(), 0.2, dual)
+        for row, n in enumerate(lengths)
+        for t in range(n)
+    ]
+    assert loss.item() == pytest.approx(sum(terms), rel=1e-5)
+    assert loss < plain
+    worst = case["penalty"].min().abs().item()
+    assert max(terms) <= dual * worst + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whitening_equals_numbers_taken_by_hand_also_when_ranks_share_the_rows(seed: int) -> None:
+    case, lengths = random_case(rows=8, width=9, seed=seed)
+    values, mask = 5 + 3 * case["values"], case["mask"]
+    kept = [values[row, t].item() for row, n in enumerate(lengths) for t in range(n)]
+    mean = sum(kept) / len(kept)
+    deviation = (sum((v - mean) ** 2 for v in kept) / len(kept)) ** 0.5
+    sums = masked_sums(values[:3], mask[:3]) + masked_sums(values[3:], mask[3:])
+    whitened = whiten(values, mask, sums)
+    for row, n in enumerate(lengths):
+        expected = [(values[row, t].item() - mean) / deviation for t in range(n)] + [0.0] * (9 - n)
+        assert whitened[row].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_whitening_of_equal_or_no_values_is_zero() -> None:
+    for mask in (torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 3, dtype=torch.bool)):
+        values = torch.full((2, 3), 0.1)
+        assert whiten(values, mask, masked_sums(values, mask)).abs().max() < 1e-3
+
+
+def test_penalties_are_clipped_in_units_of_the_reward() -> None:
+    penalty = torch.tensor([[-9.0, 0.5, 9.0, torch.inf]])
+    assert clip_penalty(penalty, penalty_coef=0.5, clip=2.0).tolist() == [[-4.0, 0.5, 4.0, 4.0]]
+    assert clip_penalty(penalty, penalty_coef=0.5, clip=None) is penalty
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    rewards = shape_rewards(penalty, torch.zeros(1), mask, penalty_coef=0.0, score_clip=1.0)
+    assert torch.equal(rewards, torch.zeros(1, 4))
+
+
+def test_a_deduction_is_taken_from_the_clipped_score() -> None:
+    mask = torch.tensor([[1, 1], [1, 0], [0, 0]], dtype=torch.bool)
+    rewards = shape_rewards(
+        torch.zeros(3, 2), torch.tensor([-9.0, 9.0, 1.0]), mask, penalty_coef=1.0, score_clip=2.5,
+        deduction=torch.tensor([1.0, 0.0, 1.0]),
+    )  # fmt: skip
+    assert rewards.tolist() == [[0, -3.5], [2.5, 0], [0, 0]]
 
 
 @settings(max_examples=30, deadline=None)

@@ -79,8 +79,7 @@ class Case:
         return DeepSpeedPPOTrainer(
             self.engine, self.config,
             build_regularizer(
-                self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, penalty_coef=BETA,
-                seed=0,
+                self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, seed=0,
             ),
             reward_source or build_reward_source(self.config.reward, reward_model=self.engine.reward),
             self.tokenizer, tokens, device=CPU, sample=self.sample,

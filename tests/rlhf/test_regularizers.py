@@ -28,8 +28,8 @@ def embeddings() -> Tensor:
     return torch.randn(VOCABULARY, WIDTH, generator=torch.Generator().manual_seed(3))
 
 
-def build(config: DivergenceConfig | WassersteinConfig, beta: float = 0.05) -> Regularizer:
-    return build_regularizer(config, reference_embeddings=embeddings, penalty_coef=beta, seed=1)
+def build(config: DivergenceConfig | WassersteinConfig) -> Regularizer:
+    return build_regularizer(config, reference_embeddings=embeddings, seed=1)
 
 
 def test_no_regularizer_penalizes_nothing() -> None:
@@ -47,37 +47,40 @@ def test_kl_is_the_log_ratio_of_the_sampled_token() -> None:
     )
 
 
-@pytest.mark.parametrize("low_variance", [False, True])
-def test_kl_estimators_have_the_divergence_as_their_mean(low_variance: bool) -> None:
-    positions = make_positions(1)
-    regularizer = build(DivergenceConfig(f_div_low_var=low_variance))
+def mean_of_estimator(config: DivergenceConfig, positions: ScoredPositions) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and standard deviation of the penalty over the policy's tokens, and KL(policy || reference), each [N]."""
     policy = positions.policy_logits.double().log_softmax(-1)
     reference = positions.reference_logits.double().log_softmax(-1)
     exact = (policy.exp() * (policy - reference)).sum(-1)
-    estimate = torch.zeros(POSITIONS, dtype=torch.float64)
+    mean, square = torch.zeros(2, POSITIONS, dtype=torch.float64)
     for token in range(VOCABULARY):
         one = ScoredPositions(
             positions.policy_logits, positions.reference_logits, torch.full((POSITIONS,), token),
             policy[:, token].float(), reference[:, token].float(),
         )  # fmt: skip
-        estimate += policy[:, token].exp() * regularizer.penalty(one).values.double()
-    torch.testing.assert_close(estimate, exact, atol=1e-4, rtol=1e-4)
+        value = build(config).penalty(one).values.double()
+        mean += policy[:, token].exp() * value
+        square += policy[:, token].exp() * value.square()
+    return mean, (square - mean.square()).sqrt(), exact
 
 
-@pytest.mark.parametrize("kind", ["fkl", "js", "alpha", "tv", "chi"])
-def test_published_clip_bounds_beta_times_penalty(kind: str) -> None:
-    positions = make_positions(2)
-    far = ScoredPositions(
-        positions.policy_logits, positions.reference_logits, positions.tokens,
-        positions.policy_log_probs - 40, positions.reference_log_probs,
+@pytest.mark.parametrize("config", [{}, {"f_div_low_var": True}, {"kl_estimator": "k3"}], ids=str)
+def test_unbiased_kl_estimators_have_the_divergence_as_their_mean(config: dict[str, object]) -> None:
+    mean, _, exact = mean_of_estimator(DivergenceConfig(**config), make_positions(1))
+    torch.testing.assert_close(mean, exact, atol=1e-4, rtol=1e-4)
+
+
+def test_k2_is_half_the_squared_log_ratio_and_near_the_divergence_where_policies_are_near() -> None:
+    positions = make_positions(1)
+    near = ScoredPositions(
+        positions.reference_logits + 0.05 * positions.policy_logits, positions.reference_logits, positions.tokens,
+        positions.policy_log_probs, positions.reference_log_probs,
     )  # fmt: skip
-    beta = 0.1
-    bounded = build(DivergenceConfig(f_div=kind), beta).penalty(far).values
-    assert (beta * bounded.abs() <= 2.5 + 1e-5).all()
-    free = build(DivergenceConfig(f_div=kind, penalty_clip=0.0), beta).penalty(far).values
-    assert (beta * free.abs()).max() > 2.5
-    near = build(DivergenceConfig(f_div=kind), beta).penalty(make_positions(3, same=True)).values
-    torch.testing.assert_close(near, torch.zeros(POSITIONS), atol=1e-5, rtol=0)
+    k1, k2 = (mean_of_estimator(DivergenceConfig(kl_estimator=k), near) for k in ("k1", "k2"))
+    torch.testing.assert_close(k2[0], k2[2], atol=1e-3, rtol=0.2)
+    assert (k2[1] < k1[1]).all()
+    ratio = positions.policy_log_probs - positions.reference_log_probs
+    assert torch.equal(build(DivergenceConfig(kl_estimator="k2")).penalty(positions).values, ratio**2 / 2)
 
 
 def test_wasserstein_is_the_potential_of_the_sampled_token() -> None:
@@ -116,8 +119,7 @@ def test_epsilon_in_nearest_distances_does_not_depend_on_the_scale_of_the_embedd
     config = WassersteinConfig(epsilon_unit="nearest", epsilon=0.5, cost_dim=7, top_k=9)
     positions = make_positions(6)
     one, ten = (
-        build_regularizer(config, reference_embeddings=lambda s=s: s * embeddings(), penalty_coef=0.1, seed=0)
-        for s in (1.0, 10.0)
+        build_regularizer(config, reference_embeddings=lambda s=s: s * embeddings(), seed=0) for s in (1.0, 10.0)
     )
     torch.testing.assert_close(ten.penalty(positions).values, 10 * one.penalty(positions).values, atol=1e-3, rtol=1e-3)
 

@@ -295,8 +295,44 @@ class PPOUpdateConfig:
     gamma: float = HfArg(default=1.0, help="Discount per token.")
     lam: float = HfArg(default=0.95, help="Lambda of generalized advantage estimation.")
     policy_clip: float = HfArg(default=0.2, help="Clip range of the policy's probability ratio.")
+    dual_clip: float | None = HfArg(
+        default=None, help="Bounds the loss of a bad token that became likelier to this times its advantage, e.g. 3."
+    )
     value_clip: float = HfArg(default=0.2, help="Clip range of the change in value.")
+    value_loss_coef: float = HfArg(default=1.0, help="Factor of the critic's loss.")
     reward_clip: float = HfArg(default=2.5, help="Sequence scores are clipped to plus or minus this.")
+    entropy_coef: float = HfArg(default=0.0, help="Reward for the policy's entropy, per token; 0: none.")
+    early_stop_kl: float | None = HfArg(
+        default=None, help="Leave a step's answers when KL(sampling policy || policy) per token exceeds this."
+    )
+
+
+@dataclass(frozen=True)
+class ShapingConfig:
+    """What may happen to scores, penalties and advantages; everything is off by default, as published."""
+
+    _argument_group_name: ClassVar[str] = "shaping"
+
+    normalize_rewards: bool = HfArg(
+        default=False, help="Scores in standard deviations from the mean of all earlier steps, before --reward_clip."
+    )
+    missing_eos_penalty: float = HfArg(
+        default=0.0, help="Taken from the clipped score of an answer that did not end by itself."
+    )
+    penalty_clip: float | None = HfArg(
+        default=None,
+        help="Clips --kl_ctl times the penalty to plus or minus this; 0: off. Default: 2.5 for f-divergences but rkl, "
+        "whose tails are exponential; else off.",
+    )
+    penalty_target: float | None = HfArg(
+        default=None, help="Adapt --kl_ctl so that the mean penalty per token approaches this."
+    )
+    penalty_horizon: int = HfArg(
+        default=10_000, help="--penalty_target: answers in which an error of 100 percent would double the coefficient."
+    )
+    whiten_advantages: bool = HfArg(
+        default=False, help="Advantages with mean 0 and variance 1 over all tokens of a step, on all ranks together."
+    )
 
 
 @dataclass(frozen=True)
@@ -350,9 +386,14 @@ class DivergenceConfig:
     )
     f_div_alpha: float = HfArg(default=0.5, help="Order of the alpha-divergence, between 0 and 1.")
     f_div_low_var: bool = HfArg(default=False, help="Variance-reduced estimator, for rkl and fkl.")
-    penalty_clip: float = HfArg(
-        default=2.5, help="Clips the penalty times --kl_ctl of all but rkl, whose tails are not exponential; 0: off."
+    kl_estimator: Literal["k1", "k2", "k3"] = HfArg(
+        default="k1", help="rkl: log-ratio r (k1), r^2/2 (k2, biased), or r + exp(-r) - 1 (k3, as --f_div_low_var)."
     )
+
+    @property
+    def published_clip(self) -> float | None:
+        """The clip of coefficient times penalty where --penalty_clip does not say."""
+        return None if self.f_div in ("none", "rkl") else 2.5
 
 
 @dataclass(frozen=True)
@@ -385,6 +426,11 @@ class WassersteinConfig:
     gaussian_perturb: float = HfArg(
         default=0.0, help="Share of seeded Gaussian noise mixed into the embeddings before distances are taken."
     )
+
+    @property
+    def published_clip(self) -> float | None:
+        """None: the published penalty is bounded by its floors alone."""
+        return None
 
 
 @dataclass(frozen=True)

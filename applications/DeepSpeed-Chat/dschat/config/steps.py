@@ -30,6 +30,7 @@ from dschat.config.sections import (
     RuntimeConfig,
     ScheduleConfig,
     SFTDataConfig,
+    ShapingConfig,
     SupervisedConfig,
     UnitTestRewardConfig,
     WassersteinConfig,
@@ -116,6 +117,8 @@ class PPOConfig:
     """Sampling."""
     ppo: PPOUpdateConfig
     """Rewards, advantages, losses."""
+    shaping: ShapingConfig
+    """What may happen to scores, penalties and advantages."""
     macro_actions: MacroActionConfig
     """What counts as one decision."""
     schedule: ScheduleConfig
@@ -149,6 +152,7 @@ class PPOConfig:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
         _check_rollout(self.rollout, self.ppo)
+        _check_shaping(self.shaping, self.ppo, self.regularizer)
         _check_macro_actions(self.macro_actions)
         _check_regularizer(self.regularizer)
         _check_reward(self.reward, self.models)
@@ -173,6 +177,12 @@ class PPOConfig:
     def has_reward_model(self) -> bool:
         """Whether a frozen copy of the critic's checkpoint gives the scores."""
         return isinstance(self.reward, LearnedRewardConfig)
+
+    @property
+    def penalty_clip(self) -> float | None:
+        """Bound of coefficient times penalty, None for none."""
+        clip = self.shaping.penalty_clip
+        return self.regularizer.published_clip if clip is None else clip or None
 
     def batches(self, world_size: int) -> BatchArithmetic:
         """Batch sizes that follow from the flags on `world_size` devices.
@@ -345,6 +355,27 @@ def _check_rollout(rollout: RolloutConfig, ppo: PPOUpdateConfig) -> None:
         )
 
 
+def _check_shaping(shaping: ShapingConfig, ppo: PPOUpdateConfig, regularizer: RegularizerConfig) -> None:
+    _check_positive(ppo, "value_loss_coef")
+    _check_not_negative(ppo, "entropy_coef")
+    _check_not_negative(shaping, "missing_eos_penalty")
+    _check_at_least_one(shaping, "penalty_horizon")
+    if ppo.dual_clip is not None and not ppo.dual_clip > 1:
+        raise UserError(f"--dual_clip must be above 1, got {ppo.dual_clip}; 3 is usual")
+    if ppo.early_stop_kl is not None:
+        _check_positive(ppo, "early_stop_kl")
+    free = isinstance(regularizer, DivergenceConfig) and regularizer.f_div == "none"
+    for flag in ("penalty_clip", "penalty_target"):
+        if getattr(shaping, flag) is not None and free:
+            raise UserError(f"--{flag} has no effect with --f_div none, which has no penalty; drop it")
+    if shaping.penalty_clip is not None:
+        _check_not_negative(shaping, "penalty_clip")
+    if shaping.penalty_target is not None:
+        _check_positive(shaping, "penalty_target")
+        if ppo.kl_ctl == 0:
+            raise UserError("--penalty_target needs a --kl_ctl above 0 to start from")
+
+
 def _check_macro_actions(macro: MacroActionConfig) -> None:
     _check_at_least_one(macro, "ngram")
     condition = macro.termination_condition
@@ -373,7 +404,11 @@ def _check_divergence(divergence: DivergenceConfig) -> None:
         raise UserError(f"--f_div_alpha must lie between 0 and 1, got {divergence.f_div_alpha}")
     if divergence.f_div_low_var and divergence.f_div not in ("rkl", "fkl"):
         raise UserError(f"--f_div_low_var works with --f_div rkl or fkl, got {divergence.f_div}; drop it")
-    _check_not_negative(divergence, "penalty_clip")
+    if divergence.kl_estimator != "k1":
+        if divergence.f_div != "rkl":
+            raise UserError(f"--kl_estimator belongs to --f_div rkl, got {divergence.f_div}; drop it")
+        if divergence.f_div_low_var:
+            raise UserError("--f_div_low_var is --kl_estimator k3; pass one of the two")
 
 
 def _check_wasserstein(wasserstein: WassersteinConfig) -> None:

@@ -145,3 +145,16 @@ def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
         return torch.stack([token_log_probs(row, ids) for row, ids in zip(logits, tokens, strict=True)])
     chosen = logits.gather(-1, tokens[:, None]).squeeze(-1).float()
     return chosen - logits.float().logsumexp(dim=-1)
+
+
+def token_entropies(logits: Tensor) -> Tensor:
+    """Entropy in nats of the distribution that each position's logits [B, R, V] give; [B, R] float32, differentiable.
+
+    One row at a time, as in `token_log_probs`.
+    """
+
+    def of_row(row: Tensor) -> Tensor:
+        log_probs = row.float().log_softmax(dim=-1)
+        return -(log_probs.exp() * log_probs).sum(dim=-1)
+
+    return torch.stack([of_row(row) for row in logits])

@@ -65,6 +65,10 @@ class Experience:
     """[B, R] bool; rows that are all False weigh nothing."""
     log_probs: Tensor
     """[B, R] float32, of the policy that sampled the answers."""
+    score: Tensor
+    """[B] float32, the sequence score as its source gave it."""
+    penalty: Tensor
+    """[B, R] float32, as it was charged, before its coefficient."""
     values: Tensor
     """[B, R] float32, the critic's estimate before each token."""
     advantages: Tensor
@@ -99,6 +103,7 @@ def concatenate(experiences: Sequence[Experience], *, pad_token_id: int) -> Expe
             "sequences": F.pad(e.sequences, (left, right), value=pad_token_id),
             "attention_mask": F.pad(e.attention_mask, (left, right)),
         }
-        narrow = {f.name: F.pad(getattr(e, f.name), (0, right)) for f in fields(e) if f.name not in both}
+        rest = {f.name: getattr(e, f.name) for f in fields(e) if f.name not in both}
+        narrow = {name: F.pad(values, (0, right)) if values.dim() == 2 else values for name, values in rest.items()}
         padded.append(Experience(**both, **narrow))
     return Experience(**{f.name: torch.cat([getattr(e, f.name) for e in padded]) for f in fields(Experience)})

@@ -8,8 +8,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WHITENING_FLOOR = 1e-8  # of the variance, so that equal advantages become 0
 
-def shape_rewards(penalty: Tensor, score: Tensor, mask: Tensor, *, penalty_coef: float, score_clip: float) -> Tensor:
+
+def clip_penalty(penalty: Tensor, *, penalty_coef: float, clip: float | None) -> Tensor:
+    """Penalties [B, R], bounded so that penalty_coef times each lies within +-clip; None for no bound."""
+    if clip is None or penalty_coef == 0:
+        return penalty
+    limit = clip / penalty_coef
+    return penalty.clamp(-limit, limit)
+
+
+def shape_rewards(
+    penalty: Tensor,
+    score: Tensor,
+    mask: Tensor,
+    *,
+    penalty_coef: float,
+    score_clip: float,
+    deduction: Tensor | float = 0.0,
+) -> Tensor:
     """Token rewards of PPO with a policy regularizer (WPR, arXiv 2602.01685, Sec. 3).
 
     Args:
@@ -18,12 +36,14 @@ def shape_rewards(penalty: Tensor, score: Tensor, mask: Tensor, *, penalty_coef:
         mask: [B, R] bool; rows that are all False get no reward.
         penalty_coef: beta.
         score_clip: above 0.
+        deduction: taken from the clipped score; [B], or the same for all.
     Returns:
         [B, R] float32: -penalty_coef * penalty on response tokens, plus the score on each row's last one; 0 elsewhere.
     """
-    rewards = torch.where(mask, -penalty_coef * penalty, 0.0)
+    # without a coefficient an infinite penalty is no penalty, not NaN
+    rewards = torch.where(mask, -penalty_coef * penalty, 0.0) if penalty_coef else torch.zeros_like(penalty)
     last = (mask.sum(dim=-1, keepdim=True) - 1).clamp_min(0)
-    scores = torch.where(mask.any(dim=-1), score.clamp(-score_clip, score_clip), 0.0)
+    scores = torch.where(mask.any(dim=-1), score.clamp(-score_clip, score_clip) - deduction, 0.0)
     return rewards.scatter_add(-1, last, scores[:, None])
 
 
@@ -58,8 +78,40 @@ def generalized_advantages(
     return advantages, advantages + values
 
 
+def masked_sums(values: Tensor, mask: Tensor) -> Tensor:
+    """Number, sum and sum of squares of the entries of values [B, R] under mask [B, R]; [3] float64.
+
+    Those of several ranks may be added.
+    """
+    kept = torch.where(mask, values, 0.0).double()
+    return torch.stack([mask.sum(), kept.sum(), kept.square().sum()])
+
+
+def whiten(values: Tensor, mask: Tensor, sums: Tensor) -> Tensor:
+    """Values shifted and scaled to mean 0 and variance 1.
+
+    Args:
+        values: [B, R] float32.
+        mask: [B, R] bool.
+        sums: [3], as `masked_sums` gives them, of all values that are whitened together.
+    Returns:
+        [B, R] float32, 0 off the mask.
+    """
+    count, total, squares = sums.double()
+    mean = total / count.clamp_min(1.0)
+    variance = (squares / count.clamp_min(1.0) - mean.square()).clamp_min(0.0)
+    whitened = (values - mean.to(values.dtype)) * (variance + WHITENING_FLOOR).rsqrt().to(values.dtype)
+    return torch.where(mask, whitened, 0.0)
+
+
 def policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip: float
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    *,
+    clip: float,
+    dual_clip: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Clipped surrogate loss of the policy (Schulman et al. 2017, arXiv 1707.06347, Eq. 7), summed over tokens.
 
@@ -72,12 +124,16 @@ def policy_loss(
         advantages: [B, R] float32.
         mask: [B, R] bool.
         clip: the ratio's distance from 1 at which the gain stops growing.
+        dual_clip: c, above 1: a token of negative advantage A loses c |A| at most, however likely it has become
+            (Ye et al. 2020, arXiv 1912.09729, Eq. 5); None for no such bound.
     Returns:
         the summed loss, and the number of tokens whose ratio was clipped, as scalars.
     """
     ratio = torch.where(mask, log_probs - old_log_probs, 0.0).exp()
     clipped = ratio.clamp(1.0 - clip, 1.0 + clip)
     losses = torch.maximum(-advantages * ratio, -advantages * clipped)
+    if dual_clip is not None:
+        losses = torch.where(advantages < 0, torch.minimum(losses, -advantages * dual_clip), losses)
     return torch.where(mask, losses, 0.0).sum(), (mask & (ratio != clipped)).sum()
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,32 +12,24 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
+from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
 from dschat.rlhf.constituency import ConstituencyParser
-from dschat.rlhf.experience import Experience, Rollout, concatenate
+from dschat.rlhf.experience import Experience, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
-from dschat.rlhf.ppo_math import policy_loss, shape_rewards, value_loss
+from dschat.rlhf.ppo_math import masked_sums, policy_loss, value_loss, whiten
 from dschat.rlhf.regularizers.base import Regularizer
-from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
+from dschat.rlhf.reward_sources.base import RewardSource
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
-from dschat.rlhf.scoring import Scores, response_log_probs, response_values, score_rollout
-from dschat.rlhf.segmenter import Segmenter, Segments
+from dschat.rlhf.rollout_metrics import ScoredAnswers, record_rollout, record_segments, record_verdict, scored_answers
+from dschat.rlhf.scoring import response_values, score_rollout
+from dschat.rlhf.segmenter import Segmenter
+from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import reduce_sum, world_size
 from dschat.runtime.guards import check_finite
 from dschat.runtime.metrics import WeightedMeans
 
 SampleAnswers = Callable[[PromptBatch], Tensor]
-
-
-@dataclass(frozen=True)
-class ScoredAnswers:
-    """Texts of one rollout with their numbers, for people to read."""
-
-    prompts: tuple[str, ...]
-    answers: tuple[str, ...]
-    scores: list[float]
-    penalties: list[float]
-    """Mean penalty per token."""
 
 
 class DeepSpeedPPOTrainer:
@@ -79,6 +71,7 @@ class DeepSpeedPPOTrainer:
         self._sample = sample or self._sample_from_actor
         self._models = engine.scored_models()
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
+        self._shaper = RewardShaper(config)
 
     def generate_experience(
         self, prompts: PromptBatch, means: WeightedMeans, *, step: int
@@ -103,11 +96,12 @@ class DeepSpeedPPOTrainer:
         log_probs = torch.stack([scores.log_probs, scores.reference_log_probs])
         check_finite(log_probs, step=step, what="log-probabilities of the answers")
         verdict = self._reward_source.score(rollout)
-        _record_verdict(verdict, scores, rollout, means)
+        record_verdict(verdict, scores, rollout, means)
         score = verdict.values
         rollout = rollout.without(score.isnan())
         mask, ppo = rollout.response_mask, self._config.ppo
-        rewards = shape_rewards(scores.penalty, score, mask, penalty_coef=ppo.kl_ctl, score_clip=ppo.reward_clip)
+        penalty, normalized = self._shaper.clipped_penalty(scores.penalty), self._shaper.normalized(score)
+        rewards = self._shaper.rewards(penalty, normalized, rollout)
         segments = self._segmenter.segments(rollout, scores.reference_log_probs)
         advantages, returns = segment_advantages(
             rewards,
@@ -123,19 +117,21 @@ class DeepSpeedPPOTrainer:
             attention_mask=rollout.attention_mask,
             response_mask=mask,
             log_probs=scores.log_probs,
+            score=score,
+            penalty=penalty,
             values=scores.values,
             advantages=advantages,
             returns=returns,
         )
-        self._record_rollout(rollout, score, scores, experience, means)
+        record_rollout(rollout, scores, experience, means, clipped=normalized.abs() > ppo.reward_clip)
         if not self._config.macro_actions.every_token:
-            _record_segments(rollout, segments, means)
+            record_segments(rollout, segments, means)
         means.add("generation_seconds", generated - started, 1.0)
         means.add("scoring_seconds", time.perf_counter() - generated, 1.0)
         means.add("penalty_seconds", scores.penalty_cost.seconds, 1.0)
         if scores.penalty_cost.peak_bytes is not None:
             means.add("penalty_peak_mebibytes", scores.penalty_cost.peak_bytes / 2**20, 1.0)
-        return experience, _for_people(rollout, score, scores)
+        return experience, scored_answers(rollout, experience)
 
     def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:
         """Update actor and critic on the experience of one PPO step.
@@ -152,14 +148,37 @@ class DeepSpeedPPOTrainer:
         self._engine.actor.train()
         self._engine.critic.train()
         experience = concatenate(experiences, pad_token_id=self._tokens.pad)
-        for epoch in range(self._config.ppo.ppo_epochs):
-            for window in self._windows(experience, seed=(self._config.runtime.seed, step, epoch)):
-                self._update(window, means, step=step)
+        self._shaper.observe(experience, means)
+        if self._config.shaping.whiten_advantages:
+            sums = reduce_sum(masked_sums(experience.advantages, experience.response_mask))
+            whitened = whiten(experience.advantages, experience.response_mask, sums)
+            experience = replace(experience, advantages=whitened)
+        limit, updates = self._config.ppo.early_stop_kl, 0
+        for window in self._all_windows(experience, step=step):
+            change = self._update(window, means, step=step)
+            updates += 1
+            if limit is not None and change > limit:
+                break
+        if limit is not None:
+            means.add("updates", updates, 1.0)
         means.add("training_seconds", time.perf_counter() - started, 1.0)
+
+    def state_dict(self) -> dict[str, float]:
+        """The trainer's own state, the same on every rank; the engines save theirs."""
+        return self._shaper.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._shaper.load_state_dict(state)
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather
         return sample_answers(self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather)
+
+    def _all_windows(self, experience: Experience, *, step: int) -> Iterator[list[Experience]]:
+        """The windows of all PPO epochs, each of which has an order of its own."""
+        for epoch in range(self._config.ppo.ppo_epochs):
+            yield from self._windows(experience, seed=(self._config.runtime.seed, step, epoch))
 
     def _windows(self, experience: Experience, *, seed: tuple[int, ...]) -> Iterator[list[Experience]]:
         """Micro-batches in seeded random order, as many together as one optimizer step accumulates."""
@@ -170,103 +189,64 @@ class DeepSpeedPPOTrainer:
         for start in range(0, len(micro), accumulation):
             yield micro[start : start + accumulation]
 
-    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:
-        """One optimizer step of both models."""
+    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> float:
+        """One optimizer step of both models; how far the policy had moved before it, over all ranks.
+
+        That is the k3 estimate of KL(sampling policy || policy) per token; 0 unless --early_stop_kl asks for it.
+        """
+        ppo = self._config.ppo
         tokens = torch.stack([batch.response_mask.sum() for batch in window]).sum()
         all_tokens = reduce_sum(tokens.double()).clamp_min(1.0)
         # DeepSpeed averages over ranks and accumulated micro-batches; undo both to get a mean over tokens
         scale = (world_size() * len(window) / all_tokens).float()
         actor, critic = self._engine.actor, self._engine.critic
         losses: list[Tensor] = []
+        change = torch.zeros((), device=self._device)
         for number, batch in enumerate(window, start=1):
-            actor_loss, clipped, log_ratio = self._actor_loss(batch)
+            actor_loss, batch_change = self._actor_loss(batch, means)
             actor.backward(actor_loss * scale)
-            critic_loss = self._critic_loss(batch)
-            critic.backward(critic_loss * scale)
+            critic_loss = self._critic_loss(batch, means)
+            critic.backward(critic_loss * (ppo.value_loss_coef * scale))
             losses += [actor_loss.detach(), critic_loss.detach()]
+            change += batch_change
             if number == len(window):
                 check_finite(torch.stack(losses), step=step, what="PPO losses")
             actor.step()
             critic.step()
-            weight = batch.response_mask.sum()
-            means.add("actor_loss", losses[-2], weight)
-            means.add("critic_loss", losses[-1], weight)
-            means.add("clipped_share", clipped, weight)
-            means.add("policy_change", log_ratio, weight)
         self._engine.update_average()
         for name, engine in (("actor", actor), ("critic", critic)):
             norm = engine.get_global_grad_norm()
             if norm is not None:
                 means.add(f"{name}_grad_norm", float(norm), 1.0)
+        # the same number on every rank, so that all stop together
+        return float(reduce_sum(change.double()) / all_tokens) if ppo.early_stop_kl is not None else 0.0
 
-    def _actor_loss(self, batch: Experience) -> tuple[Tensor, Tensor, Tensor]:
-        """Summed loss, number of clipped tokens, and summed k3 estimate of KL(sampling policy || policy)."""
-        mask = batch.response_mask
-        log_probs = response_log_probs(
-            self._engine.actor, self._models, batch.sequences, batch.attention_mask, width=mask.shape[1]
-        )
+    def _actor_loss(self, batch: Experience, means: WeightedMeans) -> tuple[Tensor, Tensor]:
+        """Summed loss, and summed k3 estimate of KL(sampling policy || policy)."""
+        ppo, mask = self._config.ppo, batch.response_mask
+        width = mask.shape[1]
+        logits = response_logits(
+            self._engine.actor, self._models.model_class, batch.sequences, batch.attention_mask, width=width
+        )[..., : self._models.vocab_size]
+        log_probs = token_log_probs(logits, batch.sequences[:, -width:])
         loss, clipped = policy_loss(
-            log_probs, batch.log_probs, batch.advantages, mask, clip=self._config.ppo.policy_clip
+            log_probs, batch.log_probs, batch.advantages, mask, clip=ppo.policy_clip, dual_clip=ppo.dual_clip
         )
         log_ratio = torch.where(mask, log_probs.detach() - batch.log_probs, 0.0)
-        return loss, clipped, (log_ratio.expm1() - log_ratio).sum()
+        change, weight = (log_ratio.expm1() - log_ratio).sum(), mask.sum()
+        means.add("actor_loss", loss.detach(), weight)
+        means.add("clipped_share", clipped, weight)
+        means.add("policy_change", change, weight)
+        if ppo.entropy_coef:
+            entropy = torch.where(mask, token_entropies(logits), 0.0).sum()
+            means.add("entropy", entropy.detach(), weight)
+            loss = loss - ppo.entropy_coef * entropy
+        return loss, change
 
-    def _critic_loss(self, batch: Experience) -> Tensor:
+    def _critic_loss(self, batch: Experience, means: WeightedMeans) -> Tensor:
+        """Summed loss."""
         mask = batch.response_mask
         values = response_values(self._engine.critic, batch.sequences, batch.attention_mask, width=mask.shape[1])
-        return value_loss(values, batch.values, batch.returns, mask, clip=self._config.ppo.value_clip)
-
-    def _record_rollout(
-        self, rollout: Rollout, score: Tensor, scores: Scores, experience: Experience, means: WeightedMeans
-    ) -> None:
-        mask, usable = rollout.response_mask, rollout.usable
-        tokens, rows = mask.sum(), usable.sum()
-        clip = self._config.ppo.reward_clip
-        per_row = {
-            "reward": score,
-            "reward_square": score.square(),
-            "clipped_reward_share": (score.abs() > clip).float(),
-            "response_length": mask.sum(dim=-1),
-            "ended_share": rollout.ended.float(),
-            "penalty_per_answer": scores.penalty.sum(dim=-1),
-        }
-        for name, values in per_row.items():
-            means.add(name, torch.where(usable, values.float(), 0.0).sum(), rows)
-        per_token = {
-            "penalty": scores.penalty,
-            "log_ratio": scores.log_probs - scores.reference_log_probs,
-            "value": scores.values,
-            "return": experience.returns,
-            "advantage": experience.advantages,
-        }
-        for name, values in per_token.items():
-            means.add(name, torch.where(mask, values, 0.0).sum(), tokens)
-        means.add("usable_share", rows, usable.numel())
-
-
-def _record_verdict(verdict: SequenceScores, scores: Scores, rollout: Rollout, means: WeightedMeans) -> None:
-    """Metrics of the reward source and the regularizer, over all rows that were scored, also those that are dropped."""
-    for name, values in verdict.metrics.items():
-        known = ~values.isnan()
-        means.add(name, torch.where(known, values, 0.0).sum(), known.sum())
-    tokens = rollout.response_mask.sum()
-    for name, total in scores.penalty_metrics.items():
-        means.add(name, total, tokens)
-
-
-def _record_segments(rollout: Rollout, segments: Segments, means: WeightedMeans) -> None:
-    count, rows = segments.starts.sum(), rollout.usable.sum()
-    means.add("segments", count, rows)
-    means.add("segment_length", rollout.response_mask.sum(), count)
-    means.add("unparsed_share", segments.unparsed.sum(), rows)
-
-
-def _for_people(rollout: Rollout, score: Tensor, scores: Scores) -> ScoredAnswers:
-    mask = rollout.response_mask
-    penalty = torch.where(mask, scores.penalty, 0.0).sum(dim=-1) / mask.sum(dim=-1).clamp_min(1)
-    return ScoredAnswers(
-        prompts=rollout.prompts,
-        answers=rollout.answers,
-        scores=score.tolist(),
-        penalties=penalty.tolist(),
-    )
+        loss = value_loss(values, batch.values, batch.returns, mask, clip=self._config.ppo.value_clip)
+        means.add("critic_loss", loss.detach(), mask.sum())
+        return loss

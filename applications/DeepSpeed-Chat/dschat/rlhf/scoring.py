@@ -117,12 +117,6 @@ def response_values(critic: nn.Module, sequences: Tensor, attention_mask: Tensor
     return scores[:, -width - 1 : -1]
 
 
-def response_log_probs(actor: Any, models: ScoredModels, sequences: Tensor, mask: Tensor, *, width: int) -> Tensor:
-    """Log-probabilities [B, R] float32 of the last R = `width` tokens of sequences [B, P + R] under mask [B, P + R]."""
-    logits = response_logits(actor, models.model_class, sequences, mask, width=width)
-    return token_log_probs(logits[..., : models.vocab_size], sequences[:, -width:])
-
-
 def _score_rows(
     rollout: Rollout, part: slice, models: ScoredModels, regularizer: Regularizer
 ) -> tuple[Tensor, Tensor, Penalty, PenaltyCost]:

@@ -30,11 +30,12 @@ from dschat.models.tokenizer import (
 )
 from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch, tensorboard_folder
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
-from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers, ScoredAnswers
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
 from dschat.rlhf.rollout import AnswerTokens
+from dschat.rlhf.rollout_metrics import ScoredAnswers
 from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.distributed import rank, world_size
@@ -109,10 +110,11 @@ def _train(
     regularizer = build_regularizer(
         config.regularizer,
         reference_embeddings=engine.reference_embeddings,
-        penalty_coef=config.ppo.kl_ctl,
         seed=config.runtime.seed,
     )
     logger.info("%s", regularizer.describe())
+    if config.penalty_clip is not None:
+        logger.info("the penalty times its coefficient is clipped to +-%g", config.penalty_clip)
     trainer = DeepSpeedPPOTrainer(
         engine,
         config,

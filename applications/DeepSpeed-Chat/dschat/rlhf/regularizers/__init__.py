@@ -22,7 +22,6 @@ def build_regularizer(
     config: DivergenceConfig | WassersteinConfig,
     *,
     reference_embeddings: Callable[[], Tensor],
-    penalty_coef: float,
     seed: int,
 ) -> Regularizer:
     """The regularizer that a section of settings describes.
@@ -30,17 +29,15 @@ def build_regularizer(
     Args:
         config: its type and fields choose the variant.
         reference_embeddings: gives the reference's input embeddings [V, D], real tokens only; called where needed.
-        penalty_coef: beta, from which the published clip of beta times penalty becomes one of the penalty.
         seed: of the noise that --gaussian_perturb mixes in.
     """
     match config:
         case DivergenceConfig(f_div="none"):
             return NoRegularizer()
         case DivergenceConfig(f_div="rkl"):
-            return KLRegularizer(low_variance=config.f_div_low_var)
+            return KLRegularizer("k3" if config.f_div_low_var else config.kl_estimator)
         case DivergenceConfig():
-            limit = config.penalty_clip / penalty_coef if config.penalty_clip and penalty_coef else None
-            return FDivergenceRegularizer(config.f_div, config.f_div_alpha, config.f_div_low_var, limit)
+            return FDivergenceRegularizer(config.f_div, config.f_div_alpha, config.f_div_low_var)
         case WassersteinConfig():
             embeddings = _perturbed(reference_embeddings().float(), config.gaussian_perturb, seed)
             metric = {"L2": "l2", "cos": "cosine"}[config.cost_type]

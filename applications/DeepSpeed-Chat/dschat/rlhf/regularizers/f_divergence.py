@@ -68,14 +68,12 @@ def f_divergence_penalty(
 
 @dataclass(frozen=True)
 class FDivergenceRegularizer:
-    """An f-divergence other than KL, whose estimate is clipped because its tails are exponential in the log-ratio."""
+    """An f-divergence other than KL, whose estimate wants a clip because its tails are exponential in the log-ratio."""
 
     kind: DivergenceKind
     alpha: float
     """Order of the alpha-divergence."""
     low_variance: bool
-    limit: float | None
-    """Penalties are clipped to plus or minus this; None for no clip."""
 
     def penalty(self, positions: ScoredPositions) -> Penalty:
         """Estimates [N]."""
@@ -85,9 +83,8 @@ class FDivergenceRegularizer:
             alpha=self.alpha,
             low_variance=self.low_variance,
         )
-        return Penalty(values if self.limit is None else values.clamp(-self.limit, self.limit))
+        return Penalty(values)
 
     def describe(self) -> str:
         """One sentence."""
-        bound = "not clipped" if self.limit is None else f"clipped to +-{self.limit:g}"
-        return f"regularizer: f-divergence {self.kind}, estimated from the sampled tokens, {bound}"
+        return f"regularizer: f-divergence {self.kind}, estimated from the sampled tokens"

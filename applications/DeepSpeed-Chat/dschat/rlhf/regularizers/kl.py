@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
 from dschat.rlhf.regularizers.f_divergence import f_divergence_penalty
@@ -10,18 +11,21 @@ from dschat.rlhf.regularizers.f_divergence import f_divergence_penalty
 
 @dataclass(frozen=True)
 class KLRegularizer:
-    """The log-ratio of the sampled token, whose mean under the policy is KL(policy || reference)."""
+    """KL(policy || reference), estimated from the sampled token with the log-ratio r (Schulman, "Approximating KL").
 
-    low_variance: bool = False
-    """Use log-ratio + 1/ratio - 1, never negative, with the same mean (k3 in Schulman's note on approximating KL)."""
+    k1 is r; k2 is r^2 / 2, never negative, of low variance, and biased; k3 is r + exp(-r) - 1, never negative, with the
+    mean of k1.
+    """
+
+    estimator: Literal["k1", "k2", "k3"] = "k1"
 
     def penalty(self, positions: ScoredPositions) -> Penalty:
-        """Log-ratios [N]."""
+        """Estimates [N]."""
         log_ratio = positions.policy_log_probs - positions.reference_log_probs
-        return Penalty(f_divergence_penalty(log_ratio, kind="rkl", low_variance=self.low_variance))
+        if self.estimator == "k2":
+            return Penalty(log_ratio.square() / 2)
+        return Penalty(f_divergence_penalty(log_ratio, kind="rkl", low_variance=self.estimator == "k3"))
 
     def describe(self) -> str:
         """One sentence."""
-        return "regularizer: KL(policy || reference), one log-ratio per token" + (
-            ", variance-reduced" if self.low_variance else ""
-        )
+        return f"regularizer: KL(policy || reference), one estimate {self.estimator} per token"
