@@ -18,7 +18,6 @@ REPOSITORY = Path(__file__).parents[2]
 ALLOWED = {
     "code_execution": set(),
     "config": set(),
-    "code_execution": set(),
     "optimal_transport": set(),
     "data": {"config"},
     "models": {"config"},
@@ -39,9 +38,8 @@ ALLOWED = {
     "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
     "rlhf.ppo_trainer": {
         "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",
-        "rlhf.reward_sources",
-        "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency", "rlhf.macro_actions",
-        "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
+        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency",
+        "rlhf.macro_actions", "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
     },
     "rlhf.training_loop": {
         "config", "data", "models", "runtime", "preparation", "rlhf.ppo_trainer", "rlhf.regularizers",

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from dschat.rlhf.experience import Rollout
+from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from tests.jobs import Job, make_folders, ppo_arguments, run_job
 
 STEPS = 4
@@ -19,11 +19,11 @@ COMMON = (
 )
 
 
-class LongAnswers:
+class LongAnswers(RewardSource):
     """Ten times the number of characters."""
 
-    def score(self, rollout: Rollout) -> Tensor:
-        return torch.tensor([10.0 * len(answer) for answer in rollout.answers])
+    def score(self, rollout: Rollout) -> SequenceScores:
+        return SequenceScores(torch.tensor([10.0 * len(answer) for answer in rollout.answers]))
 
 
 @pytest.fixture(scope="module")
