@@ -24,7 +24,7 @@ from dschat.models.tokenizer import (
     load_config,
     load_tokenizer,
 )
-from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch, tensorboard_folder
+from dschat.preparation import Prepared, claimed, continuation, prepare, steps_per_epoch, tensorboard_folder
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers, ScoredAnswers
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
@@ -35,7 +35,9 @@ from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dt
 from dschat.runtime.distributed import rank, world_size
 from dschat.runtime.logging import show_table, step_progress
 from dschat.runtime.memory import count_parameters, estimate
-from dschat.runtime.metrics import MetricsLog, WeightedMeans
+from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.run import ResumableRun
+from dschat.runtime.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -65,10 +67,17 @@ def run_ppo(
         reward_source: scores the answers; default: the one that the settings name.
         sample: continues prompts; default: the actor.
     """
+    with claimed(config.output):
+        _run_claimed(config, reward_source, sample)
+
+
+def _run_claimed(config: PPOConfig, reward_source: RewardSource | None, sample: SampleAnswers | None) -> None:
     prepared, paths = _prepare(config)
     tokenizer = prepared.tokenizer
     plan = _plan(config, len(prepared.data.train))
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
+    models = {"actor_model_name_or_path": paths.actor, "critic_model_name_or_path": paths.critic}
+    goes_on = continuation(config, prepared, models)
     if config.runtime.dry_run:
         for line in memory_report(config, paths):
             logger.info("%s", line)
@@ -92,7 +101,8 @@ def run_ppo(
         device=prepared.device,
         sample=sample,
     )
-    PPOLoop(config, prepared, engine, trainer, plan).run()
+    state = TrainingState({"actor": engine.actor, "critic": engine.critic}, device=prepared.device)
+    PPOLoop(config, prepared, engine, trainer, plan, ResumableRun(goes_on, state)).run()
 
 
 class PPOLoop:
@@ -105,12 +115,14 @@ class PPOLoop:
         engine: DeepSpeedRLHFEngine,
         trainer: DeepSpeedPPOTrainer,
         plan: Plan,
+        run: ResumableRun,
     ) -> None:
         self._config = config
         self._prepared = prepared
         self._engine = engine
         self._trainer = trainer
         self._plan = plan
+        self._run = run
         self._pad = int(prepared.tokenizer.pad_token_id)
 
     def run(self) -> None:
@@ -119,22 +131,26 @@ class PPOLoop:
         torch.manual_seed(self._config.runtime.seed + rank())
         monitoring = self._config.monitoring
         output = self._prepared.output
+        interval = self._config.saving.save_steps
         tensorboard = tensorboard_folder(self._config.output, output)
         with (
-            MetricsLog(output / METRICS_NAME, tensorboard) as log,
+            self._run as run,
+            run.metrics_log(tensorboard) as log,
             step_progress(self._plan.steps, "PPO") as progress,
         ):
-            if monitoring.eval_steps:
+            if monitoring.eval_steps and run.done == 0:
                 log.write(0, self.evaluate(step=0))
-            for step in range(1, self._plan.steps + 1):
+            for step in run.steps(self._plan.steps):
                 metrics = self._step(step)
                 last = step == self._plan.steps
                 if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
                     metrics |= self.evaluate(step=step)
+                metrics["run_seconds"] = run.seconds
                 log.write(step, metrics)
                 progress.advance(step, metrics, SHOWN_METRICS)
-                if last or (monitoring.save_steps and step % monitoring.save_steps == 0):
+                if last or (interval and step % interval == 0):
                     self._save(output / f"step-{step}")
+                run.step_done(step, last=last)
 
     def evaluate(self, *, step: int) -> dict[str, float]:
         """Means over answers to held-out prompts after `step` steps; training's random state is left as it was."""
@@ -223,6 +239,7 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         data=config.data,
         runtime=config.runtime,
         output=config.output,
+        resume=config.saving.resume,
     )
     return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dschat.runtime import files
 from dschat.runtime.distributed import barrier, is_main_process, whole_state_dict
+from dschat.runtime.faults import hit
 
 
 def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -22,29 +22,22 @@ def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     weights = whole_state_dict(model)
     if is_main_process():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = files.aside(folder)
+        files.remove(aside)
+        hit("export.write")
         model.save_pretrained(aside, state_dict=weights)
         tokenizer.save_pretrained(aside)
-        replace_folder(aside, folder)
+        hit("export.sync")
+        for entry in aside.iterdir():
+            files.sync_file(entry)
+        files.replace_folder(folder)
     barrier()
-
-
-def replace_folder(aside: Path, folder: Path) -> None:
-    """Put `aside` in the place of `folder`; a reader sees the old or the new one, or for an instant none."""
-    retired = folder.parent / f".tmp-old-{folder.name}-{os.getpid()}"
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        folder.rename(retired)
-    aside.rename(folder)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def link(target: Path, place: Path) -> None:
     """Make `place` a relative symbolic link to `target`, whatever stood there; all ranks call it together."""
     if is_main_process():
-        _link(target, place)
+        files.link(target, place)
     barrier()
 
 
@@ -53,14 +46,5 @@ def link_files(source: Path, folder: Path) -> None:
     if is_main_process():
         for entry in source.iterdir():
             if entry.is_file():
-                _link(entry, folder / entry.name)
+                files.link(entry, folder / entry.name)
     barrier()
-
-
-def _link(target: Path, place: Path) -> None:
-    aside = place.parent / f".tmp-link-{place.name}-{os.getpid()}"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(target, place.parent))
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    aside.replace(place)

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from dschat.config.sections import ScheduleConfig, SupervisedConfig
 from dschat.data.phases import epoch_order, rank_rows
-from dschat.preparation import METRICS_NAME, steps_per_epoch
+from dschat.preparation import steps_per_epoch
 from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.guards import check_finite
 from dschat.runtime.logging import step_progress
-from dschat.runtime.metrics import MetricsLog, WeightedMeans
+from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.run import ResumableRun
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -96,30 +97,35 @@ class SupervisedLoop:
         self._evaluation = evaluation
         self._device = device
 
-    def run(self, save: Callable[[int], None]) -> None:
+    def run(self, save: Callable[[int], None], run: ResumableRun) -> None:
         """Train to the end; evaluate before, after every epoch, at the end and at every --eval_interval.
 
         Args:
             save: called with the step number after every evaluation but the first.
+            run: says which steps are left, and is told of every one that is done.
         """
         settings = self._settings
         total = settings.total_updates(len(self._train))
         per_epoch = steps_per_epoch(len(self._train), settings.rows_per_step)
         interval = settings.training.eval_interval
         with (
-            MetricsLog(settings.output / METRICS_NAME, settings.tensorboard) as log,
+            run,
+            run.metrics_log(settings.tensorboard) as log,
             step_progress(total, settings.title) as progress,
         ):
-            log.write(0, self.evaluate())
-            for step in range(1, total + 1):
+            if run.done == 0:
+                log.write(0, self.evaluate())
+            for step in run.steps(total):
                 metrics = self.update(step)
                 due = step == total or step % per_epoch == 0 or (interval and step % interval == 0)
                 if due:
                     metrics |= self.evaluate()
+                metrics["run_seconds"] = run.seconds
                 log.write(step, metrics)
                 progress.advance(step, metrics, settings.shown_metrics)
                 if due:
                     save(step)
+                run.step_done(step, last=step == total)
 
     def update(self, step: int) -> dict[str, float]:
         """One optimizer step, number `step` from 1; every token or pair of it weighs the same on every rank."""

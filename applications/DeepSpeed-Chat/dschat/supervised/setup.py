@@ -14,7 +14,7 @@ from dschat.config.sections import SFTDataConfig
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.splits import Phase
 from dschat.models.tokenizer import load_config
-from dschat.preparation import Prepared, prepare, tensorboard_folder
+from dschat.preparation import Prepared, continuation, prepare, tensorboard_folder
 from dschat.runtime.checkpoint import export_model, link_files
 from dschat.runtime.deepspeed_config import (
     Optimization,
@@ -27,6 +27,8 @@ from dschat.runtime.deepspeed_config import (
 )
 from dschat.runtime.distributed import world_size
 from dschat.runtime.memory import count_parameters, estimate
+from dschat.runtime.run import ResumableRun
+from dschat.runtime.state import TrainingState
 from dschat.supervised.loop import LoopSettings, Objective, SupervisedLoop
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ def prepare_supervised(
         data=config.data,
         runtime=config.runtime,
         output=config.output,
+        resume=config.saving.resume,
         sft_data=sft_data,
     )
 
@@ -97,6 +100,7 @@ def train_supervised(
     dtype = usable_dtype(config.runtime)
     placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
     _report_plan(config, prepared, settings, placement)
+    goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model_path})
     if config.runtime.dry_run:
         return
     torch.manual_seed(config.runtime.seed)
@@ -107,6 +111,7 @@ def train_supervised(
         export_model(hf_model(engine.module), prepared.tokenizer, folder)
         link_files(folder, prepared.output)
 
+    state = TrainingState({"model": engine}, device=prepared.device)
     SupervisedLoop(
         engine,
         objective,
@@ -114,7 +119,7 @@ def train_supervised(
         train=prepared.data.train,
         evaluation=prepared.data.evaluation,
         device=prepared.device,
-    ).run(save)
+    ).run(save, ResumableRun(goes_on, state))
 
 
 def _report_plan(
