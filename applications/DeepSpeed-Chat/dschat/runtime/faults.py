@@ -1,7 +1,8 @@
 """Named places at which a test may break a run: `hit("state.renamed")` does nothing unless the environment asks.
 
 `DSCHAT_FAULT=name:count` kills the process (SIGKILL) when it comes to the place for the count-th time;
-`name:count:action` does something else there, on the one rank that `DSCHAT_FAULT_RANK` names or on all:
+`name:count:action` does something else there, on the one rank that `DSCHAT_FAULT_RANK` names or on all. Several are
+separated by commas.
 
     kill     die at once, as from `kill -9` or a power cut
     stop     send SIGTERM to this process, as a scheduler does before it takes the machine
@@ -36,12 +37,11 @@ def hit(place: str) -> None:
     wanted = os.environ.get(FAULT)
     if not wanted or os.environ.get(RANK, os.environ.get("RANK", "0")) != os.environ.get("RANK", "0"):
         return
-    name, count, action = (*wanted.split(":"), "kill")[:3]
-    if name != place:
-        return
     _passed[place] += 1
-    if _passed[place] == int(count):
-        _break(action, place)
+    for fault in wanted.split(","):
+        name, count, action = (*fault.split(":"), "kill")[:3]
+        if name == place and _passed[place] == int(count):
+            _break(action, place)
 
 
 def _break(action: str, place: str) -> None:
