@@ -153,8 +153,6 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
     from dschat.rlhf.rollout import AnswerTokens
     from dschat.rlhf.training_loop import Plan, PPOLoop
-    from dschat.runtime.run import ResumableRun
-    from dschat.runtime.state import TrainingState
 
     config = ppo_config(settings, run, folder)
     prepared = replace(_prepare(settings), output=folder)
@@ -186,10 +184,8 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     common = examiner.sample()  # the policy is still the reference
     reference = examiner.measure(common)
     trainer = DeepSpeedPPOTrainer(engine, config, regularizer, reward_source, tokenizer, tokens, device=prepared.device)
-    state = TrainingState({"actor": engine.actor, "critic": engine.critic}, device=prepared.device)
     steps = Plan(batches, settings.steps, settings.steps * batches.updates)
-    goes_on = continuation(config, prepared, {})
-    PPOLoop(config, prepared, engine, trainer, steps, ResumableRun(goes_on, state)).run()
+    PPOLoop(config, prepared, engine, trainer, steps, continuation(config, prepared, {})).run()
     own = examiner.sample()
     (folder / "answer.json").write_text(json.dumps(examiner.trace(own), indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder / f"step-{settings.steps}" / "critic")

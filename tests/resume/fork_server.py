@@ -1,6 +1,6 @@
-"""Runs training jobs, each in a fork of this process, which has imported everything: `python -m tests.resume.fork_server`.
+"""Runs training jobs, each in a fork of this process, which has imported everything.
 
-Reads one JSON object a line, writes one a line. A kill then costs a fork and not ten seconds of imports.
+It reads one JSON object a line and writes one a line. A kill then costs a fork, not ten seconds of imports.
 """
 
 from __future__ import annotations

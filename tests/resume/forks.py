@@ -49,9 +49,7 @@ class Forks:
         )  # fmt: skip
         assert self._answer() == "ready", (folder / "server.log").read_text()
 
-    def run(
-        self, job: Job, *, fault: str = "", setup: str = "", environment: Mapping[str, str] | None = None
-    ) -> Ended:
+    def run(self, job: Job, *, fault: str = "", setup: str = "", environment: Mapping[str, str] | None = None) -> Ended:
         """Run a job to its end.
 
         Args:

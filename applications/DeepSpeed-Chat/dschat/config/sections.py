@@ -153,6 +153,18 @@ class SavingConfig:
 
 
 @dataclass(frozen=True)
+class GuardConfig:
+    """What to do about numbers that are not finite."""
+
+    _argument_group_name: ClassVar[str] = "guards"
+
+    on_nan: Literal["stop", "skip"] = HfArg(
+        default="stop", help="NaN or infinite losses, gradients, logits or rewards. skip: leave the step out."
+    )
+    max_skipped_steps: int = HfArg(default=5, help="Steps left out in a row after which the run is given up.")
+
+
+@dataclass(frozen=True)
 class ActorCriticConfig:
     """The models of step 3: actor and critic are trained, their frozen copies are reference and reward model."""
 

@@ -16,6 +16,7 @@ from dschat.config.sections import (
     ActorCriticConfig,
     DataConfig,
     DivergenceConfig,
+    GuardConfig,
     LearnedRewardConfig,
     MonitoringConfig,
     OutputConfig,
@@ -53,11 +54,14 @@ class RewardTrainingConfig:
     """Folders."""
     saving: SavingConfig
     """Saving and resuming."""
+    guards: GuardConfig
+    """Numbers that are not finite."""
 
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
         _check_saving(self.saving, self.output)
+        _check_at_least_one(self.guards, "max_skipped_steps")
         _check_supervised(self.training)
 
 
@@ -103,6 +107,8 @@ class PPOConfig:
     """Folders."""
     saving: SavingConfig
     """Saving and resuming."""
+    guards: GuardConfig
+    """Numbers that are not finite."""
     monitoring: MonitoringConfig
     """Evaluating, showing."""
     regularizer: RegularizerConfig
@@ -114,6 +120,7 @@ class PPOConfig:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
         _check_saving(self.saving, self.output)
+        _check_at_least_one(self.guards, "max_skipped_steps")
         _check_rollout(self.rollout, self.ppo)
         _check_regularizer(self.regularizer)
         for flag in ("actor_zero_stage", "critic_zero_stage"):

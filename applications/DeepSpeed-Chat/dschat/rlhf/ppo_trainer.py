@@ -17,11 +17,13 @@ from dschat.rlhf.ppo_math import generalized_advantages, policy_loss, shape_rewa
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
+from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
 from dschat.rlhf.scoring import Scores, response_log_probs, response_values, score_rollout
 from dschat.runtime.distributed import reduce_sum, world_size
+from dschat.runtime.faults import hit
 from dschat.runtime.guards import check_finite
 from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.stepping import step_all
 
 SampleAnswers = Callable[[PromptBatch], Tensor]
 
@@ -73,6 +75,7 @@ class DeepSpeedPPOTrainer:
         self._device = device
         self._sample = sample or self._sample_from_actor
         self._models = engine.scored_models()
+        self._finite_logits = FiniteLogits()
 
     def generate_experience(
         self, prompts: PromptBatch, means: WeightedMeans, *, step: int
@@ -88,14 +91,26 @@ class DeepSpeedPPOTrainer:
         self._engine.critic.eval()
         started = time.perf_counter()
         prompts = prompts.to(self._device)
+        hit("ppo.generate")
         rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
+        hit("ppo.score")
         generated = time.perf_counter()
         score = self._reward_source.score(rollout)
         scores = score_rollout(
             rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
         )
-        log_probs = torch.stack([scores.log_probs, scores.reference_log_probs])
-        check_finite(log_probs, step=step, what="log-probabilities of the answers")
+        check_finite(
+            {
+                "logits while sampling": self._finite_logits.take(len(rollout.records), self._device),
+                "log-probabilities of the answers": scores.log_probs,
+                "reference's log-probabilities of the answers": scores.reference_log_probs,
+                "penalty": scores.penalty,
+                "critic's values": torch.where(rollout.response_mask, scores.values, 0.0),
+                "reward": torch.where(rollout.usable, score, 0.0),
+            },
+            step=step,
+        )
+        hit("ppo.scored")
         mask, ppo = rollout.response_mask, self._config.ppo
         rewards = shape_rewards(scores.penalty, score, mask, penalty_coef=ppo.kl_ctl, score_clip=ppo.reward_clip)
         advantages, returns = generalized_advantages(rewards, scores.values, mask, gamma=ppo.gamma, lam=ppo.lam)
@@ -114,7 +129,7 @@ class DeepSpeedPPOTrainer:
         means.add("penalty_seconds", scores.penalty_seconds, 1.0)
         return experience, _for_people(rollout, score, scores)
 
-    def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:
+    def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> bool:
         """Update actor and critic on the experience of one PPO step.
 
         Every token of an optimizer step weighs the same, however the rows are spread over ranks and micro-batches; a
@@ -124,19 +139,25 @@ class DeepSpeedPPOTrainer:
             experiences: of all rollout batches of the step.
             means: receives losses and gradient norms.
             step: its number, for messages and for the order of rows.
+        Returns:
+            whether every optimizer step was made; False where fp16 gradients overflowed in one.
         """
         started = time.perf_counter()
         self._engine.actor.train()
         self._engine.critic.train()
         experience = concatenate(experiences, pad_token_id=self._tokens.pad)
+        complete = True
         for epoch in range(self._config.ppo.ppo_epochs):
             for window in self._windows(experience, seed=(self._config.runtime.seed, step, epoch)):
-                self._update(window, means, step=step)
+                complete &= self._update(window, means, step=step)
         means.add("training_seconds", time.perf_counter() - started, 1.0)
+        return complete
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather
-        return sample_answers(self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather)
+        return sample_answers(
+            self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather, finite=self._finite_logits
+        )
 
     def _windows(self, experience: Experience, *, seed: tuple[int, ...]) -> Iterator[list[Experience]]:
         """Micro-batches in seeded random order, as many together as one optimizer step accumulates."""
@@ -147,33 +168,37 @@ class DeepSpeedPPOTrainer:
         for start in range(0, len(micro), accumulation):
             yield micro[start : start + accumulation]
 
-    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:
-        """One optimizer step of both models."""
+    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> bool:
+        """One optimizer step of both models, or of neither; whether it was made."""
         tokens = torch.stack([batch.response_mask.sum() for batch in window]).sum()
         all_tokens = reduce_sum(tokens.double()).clamp_min(1.0)
         # DeepSpeed averages over ranks and accumulated micro-batches; undo both to get a mean over tokens
         scale = (world_size() * len(window) / all_tokens).float()
         actor, critic = self._engine.actor, self._engine.critic
-        losses: list[Tensor] = []
+        losses: dict[str, list[Tensor]] = {"actor's loss": [], "critic's loss": []}
         for number, batch in enumerate(window, start=1):
             actor_loss, clipped, log_ratio = self._actor_loss(batch)
+            hit("train.backward")
             actor.backward(actor_loss * scale)
             critic_loss = self._critic_loss(batch)
             critic.backward(critic_loss * scale)
-            losses += [actor_loss.detach(), critic_loss.detach()]
-            if number == len(window):
-                check_finite(torch.stack(losses), step=step, what="PPO losses")
-            actor.step()
-            critic.step()
+            losses["actor's loss"].append(actor_loss.detach())
+            losses["critic's loss"].append(critic_loss.detach())
+            if number < len(window):
+                actor.step()  # only counts
+                critic.step()
             weight = batch.response_mask.sum()
-            means.add("actor_loss", losses[-2], weight)
-            means.add("critic_loss", losses[-1], weight)
+            means.add("actor_loss", actor_loss.detach(), weight)
+            means.add("critic_loss", critic_loss.detach(), weight)
             means.add("clipped_share", clipped, weight)
             means.add("policy_change", log_ratio, weight)
-        for name, engine in (("actor", actor), ("critic", critic)):
+        engines = {"actor": actor, "critic": critic}
+        stepped = step_all(engines, {name: torch.stack(each) for name, each in losses.items()}, step=step)
+        for name, engine in engines.items():
             norm = engine.get_global_grad_norm()
             if norm is not None:
                 means.add(f"{name}_grad_norm", float(norm), 1.0)
+        return stepped
 
     def _actor_loss(self, batch: Experience) -> tuple[Tensor, Tensor, Tensor]:
         """Summed loss, number of clipped tokens, and summed k3 estimate of KL(sampling policy || policy)."""

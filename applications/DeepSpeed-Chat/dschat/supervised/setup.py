@@ -26,6 +26,7 @@ from dschat.runtime.deepspeed_config import (
     usable_dtype,
 )
 from dschat.runtime.distributed import world_size
+from dschat.runtime.guards import BrokenSteps
 from dschat.runtime.memory import count_parameters, estimate
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
@@ -111,7 +112,10 @@ def train_supervised(
         export_model(hf_model(engine.module), prepared.tokenizer, folder)
         link_files(folder, prepared.output)
 
-    state = TrainingState({"model": engine}, device=prepared.device)
+    engines = {"model": engine}
+    state = TrainingState(engines, device=prepared.device)
+    broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
+    state.register("broken_steps", broken)
     SupervisedLoop(
         engine,
         objective,
@@ -119,6 +123,7 @@ def train_supervised(
         train=prepared.data.train,
         evaluation=prepared.data.evaluation,
         device=prepared.device,
+        broken=broken,
     ).run(save, ResumableRun(goes_on, state))
 
 
