@@ -38,6 +38,7 @@ from dschat.runtime.health import RunHealth
 from dschat.runtime.logging import show_table, step_progress
 from dschat.runtime.memory import count_parameters, estimate
 from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.random_state import seed_generators
 from dschat.runtime.run import Continuation, ResumableRun
 from dschat.runtime.state import TrainingState
 
@@ -138,7 +139,7 @@ class PPOLoop:
     def run(self) -> None:
         """Train to the end of the plan and leave the last models behind."""
         # every rank samples answers of its own
-        torch.manual_seed(self._config.runtime.seed + rank())
+        seed_generators(self._config.runtime.seed + rank())
         monitoring = self._config.monitoring
         output = self._prepared.output
         interval = self._config.saving.save_steps

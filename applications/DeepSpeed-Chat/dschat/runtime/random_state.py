@@ -9,6 +9,13 @@ import numpy as np
 import torch
 
 
+def seed_generators(seed: int) -> None:
+    """Seed the generators of Python, NumPy and torch."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 def random_state(device: torch.device) -> dict[str, Any]:
     """The generators of Python, NumPy, torch on the host, and torch on `device`, as tensors and numbers."""
     version, words, gauss = random.getstate()

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -28,6 +27,7 @@ from dschat.runtime.deepspeed_config import (
 from dschat.runtime.distributed import world_size
 from dschat.runtime.guards import BrokenSteps
 from dschat.runtime.memory import count_parameters, estimate
+from dschat.runtime.random_state import seed_generators
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
 from dschat.supervised.loop import LoopSettings, Objective, SupervisedLoop
@@ -104,7 +104,7 @@ def train_supervised(
     goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model_path})
     if config.runtime.dry_run:
         return
-    torch.manual_seed(config.runtime.seed)
+    seed_generators(config.runtime.seed)
     engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
 
     def save(step: int) -> None:
