@@ -26,7 +26,7 @@ from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.errors import TrainingFault
 from dschat.optimal_transport import TokenGeometry
-from dschat.preparation import Prepared, prepare
+from dschat.preparation import Prepared, continuation, prepare
 from dschat.runtime.logging import set_up_logging
 from quickstart import FAST, FULL, Preset, plan
 from quickstart_options import Options
@@ -117,7 +117,8 @@ def ppo_config(settings: Settings, run: Run, folder: Path) -> PPOConfig:
     flags = {
         **stage.flags, **variant.flags, "kl_ctl": 0, "seed": run.seed, "max_steps": settings.steps, "eval_steps": 0,
         "output_dir": str(folder), "data_output_path": str(Path(settings.output) / "data_cache"),
-        "actor_zero_stage": 0, "critic_zero_stage": 0, "per_device_generation_batch_size": settings.batch,
+        "actor_zero_stage": 0, "critic_zero_stage": 0, "save_only_model": True,
+        "per_device_generation_batch_size": settings.batch,
         "per_device_training_batch_size": settings.batch,
     }  # fmt: skip
     words = [word for name, value in flags.items() for word in (f"--{name}", str(value))]
@@ -180,7 +181,8 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     common = examiner.sample()  # the policy is still the reference
     reference = examiner.measure(common)
     trainer = DeepSpeedPPOTrainer(engine, config, regularizer, reward_source, tokenizer, tokens, device=prepared.device)
-    PPOLoop(config, prepared, engine, trainer, Plan(batches, settings.steps, settings.steps * batches.updates)).run()
+    steps = Plan(batches, settings.steps, settings.steps * batches.updates)
+    PPOLoop(config, prepared, engine, trainer, steps, continuation(config, prepared, {})).run()
     own = examiner.sample()
     (folder / "answer.json").write_text(json.dumps(examiner.trace(own), indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder / f"step-{settings.steps}" / "critic")

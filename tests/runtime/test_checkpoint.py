@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dschat.runtime.checkpoint import export_model, link, link_files, replace_folder
+from dschat.runtime.checkpoint import export_model, link, link_files
 from tests.toy_models import FAMILIES, make_causal_lm
 from tests.toy_tokenizers import make_tokenizer
 
@@ -26,15 +26,6 @@ def test_exported_folder_loads_with_the_plain_library_bit_for_bit(family: str, t
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
         assert AutoTokenizer.from_pretrained(folder).get_vocab() == tokenizer.get_vocab()
     assert list(tmp_path.glob(".tmp*")) == []
-
-
-def test_replacing_a_folder_leaves_only_the_new_one(tmp_path: Path) -> None:
-    for name, text in (("model", "old"), ("aside", "new")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").write_text(text)
-    replace_folder(tmp_path / "aside", tmp_path / "model")
-    assert (tmp_path / "model" / "file").read_text() == "new"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_link_is_relative_and_replaces_what_stood_there(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 USER_ERROR_STATUS = 2
 TRAINING_FAULT_STATUS = 1
+STOPPED_STATUS = 75
+"""EX_TEMPFAIL: run the same command again, with --resume auto."""
 
 
 class UserError(ValueError):
@@ -21,10 +23,14 @@ class TrainingFault(RuntimeError):
     """Training cannot go on; the text says where it broke and what to try. Every rank raises it together."""
 
 
+class Stopped(RuntimeError):
+    """The run was asked to stop, and has saved all that it needs to go on. Every rank raises it together."""
+
+
 def run_guarded(main: Callable[[], None]) -> None:
     """Run an entry point; print what a user can mend without a traceback, on the first rank alone, and exit.
 
-    The status is 2 for a UserError and 1 for a TrainingFault.
+    The status is 2 for a UserError, 1 for a TrainingFault, and 75 for a run that was stopped and can go on.
     """
     try:
         main()
@@ -32,10 +38,12 @@ def run_guarded(main: Callable[[], None]) -> None:
         _leave(error, USER_ERROR_STATUS)
     except TrainingFault as error:
         _leave(error, TRAINING_FAULT_STATUS)
+    except Stopped as error:
+        _leave(error, STOPPED_STATUS, kind="stopped")
 
 
-def _leave(error: Exception, status: int) -> None:
+def _leave(error: Exception, status: int, *, kind: str = "error") -> None:
     if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"{kind}: {error}\n")
         sys.stderr.flush()
     sys.exit(status)

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from dschat.config.sections import DataConfig, OutputConfig, RuntimeConfig, SFTDataConfig
+from dschat.checksums import folder_key
+from dschat.config.decisive import decisive_settings
+from dschat.config.sections import DataConfig, OutputConfig, RuntimeConfig, SavingConfig, SFTDataConfig
 from dschat.data.phases import DataSource, Phase, PhaseData, build_phase
 from dschat.errors import UserError
 from dschat.models.causal_lm import check_context
 from dschat.models.tokenizer import SENTINEL_NONE, check_model_path, load_config, load_tokenizer
-from dschat.runtime.distributed import initialize, main_process_first
+from dschat.runtime.distributed import decided_by_main, initialize, is_main_process, main_process_first
+from dschat.runtime.lock import RunLock
 from dschat.runtime.logging import set_up_logging
+from dschat.runtime.resume import AUTO, NEVER, check_same_run, find_state
+from dschat.runtime.run import METRICS_NAME, Continuation
+from dschat.runtime.stopping import follow_launcher
+from dschat.runtime.store import STATES_FOLDER, StateStore
 
 logger = logging.getLogger(__name__)
-
-METRICS_NAME = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -46,6 +55,7 @@ def prepare(
     data: DataConfig,
     runtime: RuntimeConfig,
     output: OutputConfig,
+    resume: str = NEVER,
     sft_data: SFTDataConfig | None = None,
 ) -> Prepared:
     """Check the model folder, join the ranks, and tokenise this step's share of the data; no weights are read.
@@ -57,6 +67,7 @@ def prepare(
         row_length: tokens of the longest row that the model will see.
         length_flags: the flags that decide `row_length`, for messages.
         data, runtime, output, sft_data: sections of the settings.
+        resume: --resume, which decides whether the folder may hold a run.
     """
     set_up_logging()
     checked = check_model_path(model_flag, model_path)
@@ -68,8 +79,10 @@ def prepare(
         end_of_conversation_token=data.end_of_conversation_token,
         trust_remote_code=runtime.trust_remote_code,
     )
-    device = initialize(runtime.local_rank)
-    folder = output_folder(output)
+    device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
+    if runtime.local_rank >= 0:
+        follow_launcher()
+    folder = output_folder(output, resume)
     source = data_source(data, folder, seed=runtime.seed, sft_data=sft_data)
     with main_process_first():
         phase_data = build_phase(source, phase=phase, tokenizer=tokenizer, max_length=max_length)
@@ -77,19 +90,63 @@ def prepare(
     return Prepared(device, folder, checked, tokenizer, phase_data)
 
 
-def output_folder(output: OutputConfig) -> Path:
-    """The folder that a run writes to, made if it is not there; UserError where it cannot be or holds another run."""
+@contextmanager
+def claimed(output: OutputConfig) -> Iterator[None]:
+    """Within the body no other run writes to the output folder; UserError if one does already."""
+    folder = output_path(output)
+    if not is_main_process():
+        yield
+        return
+    with RunLock(folder):
+        yield
+
+
+def output_path(output: OutputConfig) -> Path:
+    """The folder that a run writes to, made if it is not there; UserError where it cannot be."""
     folder = Path(str(output.output_dir)).expanduser().absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output_dir {output.output_dir} cannot be made ({error}); choose another folder") from error
-    if (folder / METRICS_NAME).exists() and not output.overwrite_output_dir:
+    return folder
+
+
+def output_folder(output: OutputConfig, resume: str) -> Path:
+    """The same; UserError also where it holds a run that this one does not go on from."""
+    folder = output_path(output)
+    goes_on = resume != NEVER and (resume == AUTO or Path(resume).expanduser().absolute().is_relative_to(folder))
+    held = [name for name in (METRICS_NAME, STATES_FOLDER) if (folder / name).exists()]
+    if held and not output.overwrite_output_dir and not goes_on:
         raise UserError(
-            f"--output_dir {output.output_dir} already holds a run ({METRICS_NAME}); choose another folder or pass "
-            "--overwrite_output_dir"
+            f"--output_dir {output.output_dir} already holds a run ({held[0]}); pass --resume auto to go on with it, "
+            "--overwrite_output_dir to start anew, or another folder"
         )
     return folder
+
+
+def continuation(config: Any, prepared: Prepared, models: Mapping[str, str]) -> Continuation:
+    """From which state the run goes on, checked, and where its own states go; all ranks call it together.
+
+    Args:
+        config: settings of the step.
+        prepared: folder and data.
+        models: name or folder of every model that the run loads, by flag.
+    Raises:
+        UserError: there is no such state, or it is of another run.
+    """
+    saving: SavingConfig = config.saving
+    stage = prepared.data.report.phase
+    settings = decisive_settings(config) | {"training rows (data, tokenizer, lengths)": prepared.data.key}
+    for flag, path in models.items():
+        if Path(path).is_dir():
+            settings.pop(f"--{flag}", None)
+            settings[f"content of --{flag}"] = decided_by_main(partial(folder_key, Path(path)))
+    point = find_state(prepared.output, saving.resume)
+    if point is not None:
+        check_same_run(point, stage=stage, settings=settings, override=saving.resume_override)
+    states = prepared.output / STATES_FOLDER
+    store = StateStore(states, stage, settings, limit=saving.save_total_limit, on_full_disk=saving.on_full_disk)
+    return Continuation(prepared.output, saving, store, point, prepared.device)
 
 
 def tensorboard_folder(output: OutputConfig, folder: Path) -> Path | None:

@@ -160,6 +160,9 @@ class RuntimeConfig:
     deepspeed_config: str | None = HfArg(
         default=None, help="JSON file whose entries override the DeepSpeed settings that the other flags imply."
     )
+    dist_timeout: float = HfArg(
+        default=1800.0, help="Seconds that a rank waits for the others before the run is given up."
+    )
     trust_remote_code: bool = HfArg(default=False, help="Run Python code that a model folder brings along.")
     dry_run: bool = HfArg(
         default=False, help="Check settings, data and checkpoints, print batch sizes and memory, and stop."
@@ -178,6 +181,42 @@ class OutputConfig:
     tensorboard_path: str | None = HfArg(
         default=None, help="Folder of the TensorBoard files; default: tensorboard in --output_dir."
     )
+
+
+@dataclass(frozen=True)
+class SavingConfig:
+    """When a run saves what it needs to go on, and from where it goes on."""
+
+    _argument_group_name: ClassVar[str] = "saving and resuming"
+
+    save_steps: int = HfArg(
+        default=100,
+        help="Steps between saved states, in step 3 also between saved models; at the end one is always saved. 0: only "
+        "there.",
+    )
+    save_total_limit: int = HfArg(default=2, help="States that are kept; older ones are deleted. 0: all.")
+    save_only_model: bool = HfArg(default=False, help="Save models but no states; the run cannot be resumed.")
+    resume: str = HfArg(
+        default="never",
+        help="auto: go on from the newest whole state in --output_dir, or start if there is none. A folder: from that "
+        "state. never: refuse a folder that holds a run.",
+    )
+    resume_override: bool = HfArg(default=False, help="Go on although settings differ from those of the saved state.")
+    on_full_disk: Literal["stop", "continue"] = HfArg(
+        default="stop", help="What to do when a state does not fit; continue: train on and try again at the next save."
+    )
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """What to do about numbers that are not finite."""
+
+    _argument_group_name: ClassVar[str] = "guards"
+
+    on_nan: Literal["stop", "skip"] = HfArg(
+        default="stop", help="NaN or infinite losses, gradients, logits or rewards. skip: leave the step out."
+    )
+    max_skipped_steps: int = HfArg(default=5, help="Steps left out in a row after which the run is given up.")
 
 
 @dataclass(frozen=True)
@@ -364,11 +403,10 @@ class MacroActionConfig:
 
 @dataclass(frozen=True)
 class MonitoringConfig:
-    """When step 3 saves, evaluates and shows answers."""
+    """When step 3 evaluates and shows answers."""
 
     _argument_group_name: ClassVar[str] = "monitoring"
 
-    save_steps: int = HfArg(default=100, help="PPO steps between saved models; 0: only the last.")
     eval_steps: int = HfArg(default=0, help="PPO steps between evaluations on held-out prompts; 0: none.")
     eval_prompts: int = HfArg(default=64, help="Held-out prompts per evaluation, over all ranks.")
     print_answers: bool = HfArg(default=False, help="Show a table of sample answers with score and penalty.")

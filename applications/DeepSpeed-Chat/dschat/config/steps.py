@@ -20,6 +20,7 @@ from dschat.config.sections import (
     AveragingConfig,
     DataConfig,
     DivergenceConfig,
+    GuardConfig,
     LearnedRewardConfig,
     LoraConfig,
     MacroActionConfig,
@@ -28,6 +29,7 @@ from dschat.config.sections import (
     PPOUpdateConfig,
     RolloutConfig,
     RuntimeConfig,
+    SavingConfig,
     ScheduleConfig,
     SFTDataConfig,
     ShapingConfig,
@@ -63,6 +65,10 @@ class RewardTrainingConfig:
     """Devices and precision."""
     output: OutputConfig
     """Folders."""
+    saving: SavingConfig
+    """Saving and resuming."""
+    guards: GuardConfig
+    """Numbers that are not finite."""
 
     @property
     def adapter(self) -> AdapterSettings | None:
@@ -72,6 +78,8 @@ class RewardTrainingConfig:
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
+        _check_saving(self.saving, self.output)
+        _check_at_least_one(self.guards, "max_skipped_steps")
         _check_supervised(self.training)
         _check_lora(self.lora, "", self.training.zero_stage, self.adaptation, self.runtime)
         _check_adaptation(self.adaptation, [self.adapter], "--lora_dim")
@@ -127,8 +135,12 @@ class PPOConfig:
     """Devices and precision."""
     output: OutputConfig
     """Folders."""
+    saving: SavingConfig
+    """Saving and resuming."""
+    guards: GuardConfig
+    """Numbers that are not finite."""
     monitoring: MonitoringConfig
-    """Saving, evaluating, showing."""
+    """Evaluating, showing."""
     regularizer: RegularizerConfig
     """Its type chooses the regularizer."""
     reward: RewardConfig
@@ -151,6 +163,8 @@ class PPOConfig:
     def check(self) -> None:
         """Raise UserError for the first setting that cannot work."""
         _check_common(self.data, self.schedule, self.runtime, self.output)
+        _check_saving(self.saving, self.output)
+        _check_at_least_one(self.guards, "max_skipped_steps")
         _check_rollout(self.rollout, self.ppo)
         _check_shaping(self.shaping, self.ppo, self.regularizer)
         _check_macro_actions(self.macro_actions)
@@ -170,7 +184,7 @@ class PPOConfig:
             raise UserError(
                 "--offload_reference_model has no effect: the reference is the actor without its adapter; drop it"
             )
-        _check_not_negative(self.monitoring, "save_steps", "eval_steps")
+        _check_not_negative(self.monitoring, "eval_steps")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
 
     @property
@@ -292,10 +306,21 @@ def _check_common(data: DataConfig, schedule: ScheduleConfig, runtime: RuntimeCo
         raise UserError(f"--deepspeed_config {runtime.deepspeed_config}: there is no such file")
     if data.end_of_conversation_token == "":
         raise UserError("--end_of_conversation_token is empty; leave it out to use the tokenizer's EOS")
+    _check_positive(runtime, "dist_timeout")
     _check_at_least_one(schedule, "num_train_epochs", "gradient_accumulation_steps")
     _check_not_negative(schedule, "max_steps")
     if not 0 <= schedule.warmup_ratio < 1:
         raise UserError(f"--warmup_ratio must be at least 0 and below 1, got {schedule.warmup_ratio}")
+
+
+def _check_saving(saving: SavingConfig, output: OutputConfig) -> None:
+    _check_not_negative(saving, "save_steps", "save_total_limit")
+    if saving.resume == "":
+        raise UserError("--resume is empty; pass auto, never, or the folder of a state")
+    if saving.resume != "never" and output.overwrite_output_dir:
+        raise UserError("--resume and --overwrite_output_dir contradict each other; pass one of them")
+    if saving.resume not in ("never", "auto") and not Path(saving.resume).expanduser().is_dir():
+        raise UserError(f"--resume {saving.resume}: there is no such folder ({Path(saving.resume).absolute()})")
 
 
 def _check_supervised(training: SupervisedConfig) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import datasets
 
+from dschat.checksums import damage, file_record, files_below
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -30,12 +31,6 @@ _MANIFEST = "manifest.json"
 def content_key(parts: Mapping[str, Any]) -> str:
     """32 hexadecimal digits that stand for a JSON-serialisable mapping."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache
@@ -78,10 +73,10 @@ def cached_folder(cache_dir: Path, name: str, build: Callable[[Path], None]) -> 
     target = private_folder(cache_dir) / name
     if target.exists():
         _check_owner(target)
-        damage = _damage(target)
-        if damage is None:
+        fault = _damage(target)
+        if fault is None:
             return target
-        logger.warning("the cached data %s is damaged (%s); building it again", target, damage)
+        logger.warning("the cached data %s is damaged (%s); building it again", target, fault)
         _discard(target)
     aside = Path(tempfile.mkdtemp(prefix=f".building-{name}-", dir=cache_dir))
     try:
@@ -91,9 +86,9 @@ def cached_folder(cache_dir: Path, name: str, build: Callable[[Path], None]) -> 
             aside.rename(target)
         except OSError:
             # Another process was faster; its folder is as good as ours.
-            damage = _damage(target)
-            if damage is not None:
-                raise UserError(f"the cached data {target} cannot be replaced ({damage}); delete it by hand") from None
+            fault = _damage(target)
+            if fault is not None:
+                raise UserError(f"the cached data {target} cannot be replaced ({fault}); delete it by hand") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
@@ -121,29 +116,18 @@ def _check_owner(path: Path) -> None:
 
 
 def _write_manifest(folder: Path) -> None:
-    files = {
-        str(path.relative_to(folder)): [path.stat().st_size, file_sha256(path)]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    files = {name: file_record(folder / name) for name in files_below(folder)}
     (folder / _MANIFEST).write_text(json.dumps({"files": files}, indent=1))
 
 
 def _damage(folder: Path) -> str | None:
     """What is wrong with a finished folder, None if nothing."""
     try:
-        files = json.loads((folder / _MANIFEST).read_bytes())["files"]
-        for name, (size, digest) in files.items():
-            path = folder / name
-            if path.stat().st_size != size:
-                return f"{name} has {path.stat().st_size} bytes instead of {size}"
-            if file_sha256(path) != digest:
-                return f"{name} has other content than was written"
+        return damage(folder, json.loads((folder / _MANIFEST).read_bytes())["files"])
     except OSError as error:
         return f"{error.filename} cannot be read: {error.strerror}"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"{_MANIFEST} is not whole"
-    return None
 
 
 def _discard(folder: Path) -> None:

@@ -151,6 +151,8 @@ class PhaseData:
     train: Sequence[dict[str, Any]]
     evaluation: Sequence[dict[str, Any]]
     report: DataReport
+    key: str
+    """Stands for the content of these rows."""
 
 
 def build_phase(source: DataSource, *, phase: Phase, tokenizer: PreTrainedTokenizerBase, max_length: int) -> PhaseData:
@@ -189,6 +191,7 @@ def build_phase(source: DataSource, *, phase: Phase, tokenizer: PreTrainedTokeni
         train=datasets.load_from_disk(str(folder / "train")),
         evaluation=datasets.load_from_disk(str(folder / "evaluation")),
         report=DataReport(phase, max_length, RowCounts(**report["train"]), RowCounts(**report["evaluation"])),
+        key=key,
     )
 
 

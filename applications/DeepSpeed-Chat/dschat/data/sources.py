@@ -16,7 +16,8 @@ import pyarrow
 import pyarrow.parquet
 from datasets import Dataset, DatasetDict, Features
 
-from dschat.data.cache import content_key, file_sha256, quiet_datasets
+from dschat.checksums import file_sha256
+from dschat.data.cache import content_key, quiet_datasets
 from dschat.data.json_rows import iter_json_rows, read_json_rows
 from dschat.errors import UserError
 

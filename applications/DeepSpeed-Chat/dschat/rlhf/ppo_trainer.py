@@ -20,14 +20,16 @@ from dschat.rlhf.ppo_math import masked_sums, policy_loss, value_loss, whiten
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
+from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
 from dschat.rlhf.rollout_metrics import ScoredAnswers, record_rollout, record_segments, record_verdict, scored_answers
 from dschat.rlhf.scoring import response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import reduce_sum, world_size
+from dschat.runtime.faults import hit
 from dschat.runtime.guards import check_finite
 from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.stepping import step_all
 
 SampleAnswers = Callable[[PromptBatch], Tensor]
 
@@ -72,6 +74,7 @@ class DeepSpeedPPOTrainer:
         self._models = engine.scored_models()
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
+        self._finite_logits = FiniteLogits()
 
     def generate_experience(
         self, prompts: PromptBatch, means: WeightedMeans, *, step: int
@@ -87,18 +90,31 @@ class DeepSpeedPPOTrainer:
         self._engine.critic.eval()
         started = time.perf_counter()
         prompts = prompts.to(self._device)
+        hit("ppo.generate")
         rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
+        hit("ppo.score")
         generated = time.perf_counter()
         self._reward_source.begin(rollout)
         scores = score_rollout(
             rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
         )
-        log_probs = torch.stack([scores.log_probs, scores.reference_log_probs])
-        check_finite(log_probs, step=step, what="log-probabilities of the answers")
         verdict = self._reward_source.score(rollout)
         record_verdict(verdict, scores, rollout, means)
         score = verdict.values
-        rollout = rollout.without(score.isnan())
+        if verdict.unscored is not None:
+            rollout = rollout.without(verdict.unscored)
+        check_finite(
+            {
+                "logits while sampling": self._finite_logits.take(len(rollout.records), self._device),
+                "log-probabilities of the answers": scores.log_probs,
+                "reference's log-probabilities of the answers": scores.reference_log_probs,
+                "penalty": scores.penalty,
+                "critic's values": torch.where(rollout.response_mask, scores.values, 0.0),
+                "reward": torch.where(rollout.usable, score, 0.0),
+            },
+            step=step,
+        )
+        hit("ppo.scored")
         mask, ppo = rollout.response_mask, self._config.ppo
         penalty, normalized = self._shaper.clipped_penalty(scores.penalty), self._shaper.normalized(score)
         rewards = self._shaper.rewards(penalty, normalized, rollout)
@@ -133,7 +149,7 @@ class DeepSpeedPPOTrainer:
             means.add("penalty_peak_mebibytes", scores.penalty_cost.peak_bytes / 2**20, 1.0)
         return experience, scored_answers(rollout, experience)
 
-    def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:
+    def train_rlhf(self, experiences: Sequence[Experience], means: WeightedMeans, *, step: int) -> bool:
         """Update actor and critic on the experience of one PPO step.
 
         Every token of an optimizer step weighs the same, however the rows are spread over ranks and micro-batches; a
@@ -143,6 +159,8 @@ class DeepSpeedPPOTrainer:
             experiences: of all rollout batches of the step.
             means: receives losses and gradient norms.
             step: its number, for messages and for the order of rows.
+        Returns:
+            whether every optimizer step was made; False where fp16 gradients overflowed in one.
         """
         started = time.perf_counter()
         self._engine.actor.train()
@@ -153,15 +171,17 @@ class DeepSpeedPPOTrainer:
             sums = reduce_sum(masked_sums(experience.advantages, experience.response_mask))
             whitened = whiten(experience.advantages, experience.response_mask, sums)
             experience = replace(experience, advantages=whitened)
-        limit, updates = self._config.ppo.early_stop_kl, 0
+        complete, limit, updates = True, self._config.ppo.early_stop_kl, 0
         for window in self._all_windows(experience, step=step):
-            change = self._update(window, means, step=step)
+            stepped, change = self._update(window, means, step=step)
+            complete &= stepped
             updates += 1
             if limit is not None and change > limit:
                 break
         if limit is not None:
             means.add("updates", updates, 1.0)
         means.add("training_seconds", time.perf_counter() - started, 1.0)
+        return complete
 
     def state_dict(self) -> dict[str, float]:
         """The trainer's own state, the same on every rank; the engines save theirs."""
@@ -173,7 +193,9 @@ class DeepSpeedPPOTrainer:
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather
-        return sample_answers(self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather)
+        return sample_answers(
+            self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather, finite=self._finite_logits
+        )
 
     def _all_windows(self, experience: Experience, *, step: int) -> Iterator[list[Experience]]:
         """The windows of all PPO epochs, each of which has an order of its own."""
@@ -189,10 +211,12 @@ class DeepSpeedPPOTrainer:
         for start in range(0, len(micro), accumulation):
             yield micro[start : start + accumulation]
 
-    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> float:
-        """One optimizer step of both models; how far the policy had moved before it, over all ranks.
+    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> tuple[bool, float]:
+        """One optimizer step of both models, or of neither.
 
-        That is the k3 estimate of KL(sampling policy || policy) per token; 0 unless --early_stop_kl asks for it.
+        Returns:
+            whether it was made, and how far the policy had moved before it, over all ranks: the k3 estimate of
+            KL(sampling policy || policy) per token, 0 unless --early_stop_kl asks for it.
         """
         ppo = self._config.ppo
         tokens = torch.stack([batch.response_mask.sum() for batch in window]).sum()
@@ -200,26 +224,30 @@ class DeepSpeedPPOTrainer:
         # DeepSpeed averages over ranks and accumulated micro-batches; undo both to get a mean over tokens
         scale = (world_size() * len(window) / all_tokens).float()
         actor, critic = self._engine.actor, self._engine.critic
-        losses: list[Tensor] = []
+        losses: dict[str, list[Tensor]] = {"actor's loss": [], "critic's loss": []}
         change = torch.zeros((), device=self._device)
         for number, batch in enumerate(window, start=1):
             actor_loss, batch_change = self._actor_loss(batch, means)
+            hit("train.backward")
             actor.backward(actor_loss * scale)
             critic_loss = self._critic_loss(batch, means)
             critic.backward(critic_loss * (ppo.value_loss_coef * scale))
-            losses += [actor_loss.detach(), critic_loss.detach()]
+            losses["actor's loss"].append(actor_loss.detach())
+            losses["critic's loss"].append(critic_loss.detach())
             change += batch_change
-            if number == len(window):
-                check_finite(torch.stack(losses), step=step, what="PPO losses")
-            actor.step()
-            critic.step()
-        self._engine.update_average()
-        for name, engine in (("actor", actor), ("critic", critic)):
+            if number < len(window):
+                actor.step()  # only counts
+                critic.step()
+        engines = {"actor": actor, "critic": critic}
+        stepped = step_all(engines, {name: torch.stack(each) for name, each in losses.items()}, step=step)
+        if stepped:
+            self._engine.update_average()
+        for name, engine in engines.items():
             norm = engine.get_global_grad_norm()
             if norm is not None:
                 means.add(f"{name}_grad_norm", float(norm), 1.0)
         # the same number on every rank, so that all stop together
-        return float(reduce_sum(change.double()) / all_tokens) if ppo.early_stop_kl is not None else 0.0
+        return stepped, float(reduce_sum(change.double()) / all_tokens) if ppo.early_stop_kl is not None else 0.0
 
     def _actor_loss(self, batch: Experience, means: WeightedMeans) -> tuple[Tensor, Tensor]:
         """Summed loss, and summed k3 estimate of KL(sampling policy || policy)."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
 from dschat.config.sections import RolloutConfig
 from dschat.data.batches import PromptBatch
@@ -28,8 +28,36 @@ class AnswerTokens:
     """Number of real tokens; rows of the model beyond it are padding and are never sampled."""
 
 
+class FiniteLogits(LogitsProcessor):
+    """Keeps sampling alive where logits are NaN or infinite, so that all ranks can decide about it together.
+
+    One rank that broke off alone would leave the others waiting for it.
+    """
+
+    def __init__(self) -> None:
+        self._broken: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Finite scores [B, V] of the next token, minus infinity for tokens that must not be sampled."""
+        broken = (scores.isnan() | scores.isposinf()).any(dim=-1)
+        self._broken = broken if self._broken is None else self._broken | broken
+        return torch.nan_to_num(scores, nan=0.0, neginf=-torch.inf)
+
+    def take(self, rows: int, device: torch.device) -> Tensor:
+        """[B] float32 for the `rows` rows sampled last: NaN where any of a row's logits was not finite, else 0."""
+        broken, self._broken = self._broken, None
+        clean = torch.zeros(rows, device=device)
+        return clean if broken is None else clean.masked_fill(broken, torch.nan)
+
+
 def sample_answers(
-    engine: Any, prompts: PromptBatch, tokens: AnswerTokens, rollout: RolloutConfig, *, gather: bool
+    engine: Any,
+    prompts: PromptBatch,
+    tokens: AnswerTokens,
+    rollout: RolloutConfig,
+    *,
+    gather: bool,
+    finite: FiniteLogits | None = None,
 ) -> Tensor:
     """Continue each prompt with the actor, which must be in eval mode.
 
@@ -39,6 +67,7 @@ def sample_answers(
         tokens: end and padding tokens.
         rollout: temperature, top-k, top-p and the longest answer.
         gather: ZeRO-3: gather the weights once for all tokens.
+        finite: learns which rows had logits that are not finite.
     Returns:
         [B, P + R] int64, R at most --max_answer_seq_len; what follows an end token is padding.
     """
@@ -62,6 +91,7 @@ def sample_answers(
             input_ids=prompts.input_ids,
             attention_mask=prompts.attention_mask,
             generation_config=settings,
+            logits_processor=LogitsProcessorList([finite or FiniteLogits()]),
             synced_gpus=in_step,
         )
 

@@ -28,7 +28,7 @@ from dschat.models.tokenizer import (
     load_config,
     load_tokenizer,
 )
-from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch, tensorboard_folder
+from dschat.preparation import Prepared, claimed, continuation, prepare, steps_per_epoch, tensorboard_folder
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
 from dschat.rlhf.regularizers import build_regularizer
@@ -39,9 +39,14 @@ from dschat.rlhf.rollout_metrics import ScoredAnswers
 from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.distributed import rank, world_size
+from dschat.runtime.guards import BrokenSteps, NonFinite
+from dschat.runtime.health import RunHealth
 from dschat.runtime.logging import set_up_logging, show_table, step_progress
 from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
-from dschat.runtime.metrics import MetricsLog, WeightedMeans
+from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.random_state import seed_generators
+from dschat.runtime.run import Continuation, ResumableRun
+from dschat.runtime.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +87,7 @@ def run_ppo(
     """
     set_up_logging()
     with ExitStack() as stack:
+        stack.enter_context(claimed(config.output))
         if reward_source is None and not config.has_reward_model:
             # before this process has an accelerator and gigabytes of weights
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
@@ -101,6 +107,8 @@ def _train(
     tokenizer = prepared.tokenizer
     plan = _plan(config, len(prepared.data.train))
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
+    models = {"actor_model_name_or_path": paths.actor, "critic_model_name_or_path": paths.critic}
+    goes_on = continuation(config, prepared, models)
     if config.runtime.dry_run:
         for line in memory_report(config, paths):
             logger.info("%s", line)
@@ -126,7 +134,7 @@ def _train(
         sample=sample,
         parser=parser,
     )
-    PPOLoop(config, prepared, engine, trainer, plan).run()
+    PPOLoop(config, prepared, engine, trainer, plan, goes_on).run()
 
 
 class PPOLoop:
@@ -139,36 +147,54 @@ class PPOLoop:
         engine: DeepSpeedRLHFEngine,
         trainer: DeepSpeedPPOTrainer,
         plan: Plan,
+        goes_on: Continuation,
     ) -> None:
+        engines = {"actor": engine.actor, "critic": engine.critic}
+        self._broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
+        self._health = RunHealth(penalty_coef=config.ppo.kl_ctl)
+        self.state = TrainingState(engines, device=prepared.device)
+        """What is saved; parts that change with training are registered here."""
+        self.state.register("broken_steps", self._broken)
+        self.state.register("health", self._health)
+        self.state.register("trainer", trainer)
+        if engine.average is not None:
+            self.state.register("average", engine.average, per_rank=True)
         self._config = config
         self._prepared = prepared
         self._engine = engine
         self._trainer = trainer
         self._plan = plan
+        self._run = ResumableRun(goes_on, self.state)
         self._pad = int(prepared.tokenizer.pad_token_id)
+        self._batch_rows: list[int] | None = None
+        """Rows of the rollout batch in hand, None while the models are updated."""
 
     def run(self) -> None:
         """Train to the end of the plan and leave the last models behind."""
         # every rank samples answers of its own
-        torch.manual_seed(self._config.runtime.seed + rank())
+        seed_generators(self._config.runtime.seed + rank())
         monitoring = self._config.monitoring
         output = self._prepared.output
+        interval = self._config.saving.save_steps
         tensorboard = tensorboard_folder(self._config.output, output)
         with (
-            MetricsLog(output / METRICS_NAME, tensorboard) as log,
+            self._run as run,
+            run.metrics_log(tensorboard) as log,
             step_progress(self._plan.steps, "PPO") as progress,
         ):
-            if monitoring.eval_steps:
+            if monitoring.eval_steps and run.done == 0:
                 log.write(0, self.evaluate(step=0))
-            for step in range(1, self._plan.steps + 1):
-                metrics = self._step(step)
+            for step in run.steps(self._plan.steps):
+                metrics = self._guarded_step(step)
                 last = step == self._plan.steps
                 if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
                     metrics |= self.evaluate(step=step)
+                metrics["run_seconds"] = run.seconds
                 log.write(step, metrics)
                 progress.advance(step, metrics, SHOWN_METRICS)
-                if last or (monitoring.save_steps and step % monitoring.save_steps == 0):
+                if last or (interval and step % interval == 0):
                     self._save(output / f"step-{step}")
+                run.step_done(step, last=last)
 
     def evaluate(self, *, step: int) -> dict[str, float]:
         """Means over answers to held-out prompts after `step` steps; training's random state is left as it was."""
@@ -188,6 +214,18 @@ class PPOLoop:
         metrics = means.reduce()
         return {f"eval_{name}": metrics[name] for name in EVALUATED_METRICS if name in metrics}
 
+    def _guarded_step(self, step: int) -> dict[str, float]:
+        """The step's metrics, or those of a step that was left out."""
+        started = time.perf_counter()
+        try:
+            metrics = self._step(step)
+        except NonFinite as fault:
+            self._broken.handle(fault, self._rows_of(fault, step))
+            metrics = {"step_seconds": time.perf_counter() - started}
+        else:
+            self._health.look(step, metrics)
+        return metrics | {"skipped_steps": self._broken.skipped}
+
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
         means = WeightedMeans(self._prepared.device)
@@ -196,7 +234,10 @@ class PPOLoop:
         for prompts in self._prompt_batches(step):
             experience, answers = self._trainer.generate_experience(prompts, means, step=step)
             experiences.append(experience)
-        self._trainer.train_rlhf(experiences, means, step=step)
+        if self._trainer.train_rlhf(experiences, means, step=step):
+            self._broken.succeeded()
+        else:
+            self._broken.skip()
         metrics = means.reduce()
         metrics["reward_std"] = math.sqrt(max(metrics.pop("reward_square") - metrics["reward"] ** 2, 0.0))
         metrics["actor_learning_rate"] = self._engine.actor.get_lr()[0]
@@ -208,21 +249,40 @@ class PPOLoop:
         return metrics
 
     def _prompt_batches(self, step: int) -> Iterator[PromptBatch]:
-        """This rank's rollout batches of one step.
+        """This rank's rollout batches of one step."""
+        rows = self._prepared.data.train
+        numbers = self._rows(step)
+        mine = [rows[number] for number in numbers]
+        size = self._config.rollout.per_device_generation_batch_size
+        for first in range(0, len(mine), size):
+            self._batch_rows = numbers[first : first + size]
+            yield collate_prompts(mine[first : first + size], pad_token_id=self._pad)
+        self._batch_rows = None
+
+    def _rows_of(self, fault: NonFinite, step: int) -> list[int]:
+        """Numbers of this rank's training rows that a fault belongs to, none if it is another rank's.
+
+        In the updates rows are mixed; then it is all of the step.
+        """
+        if fault.positions == []:
+            return []
+        if fault.positions is None or self._batch_rows is None:
+            return self._rows(step)
+        return [self._batch_rows[position] for position in fault.positions]
+
+    def _rows(self, step: int) -> list[int]:
+        """Numbers of this rank's training rows of one step.
 
         A step's prompts are one slice of the epoch's order whatever the number of ranks; the last step of an epoch
         wraps around to its beginning.
         """
-        rows = self._prepared.data.train
+        count = len(self._prepared.data.train)
         per_step = self._plan.batches.prompts
-        epoch, within = divmod(step - 1, steps_per_epoch(len(rows), per_step))
-        order = epoch_order(len(rows), seed=self._config.runtime.seed, epoch=epoch)
+        epoch, within = divmod(step - 1, steps_per_epoch(count, per_step))
+        order = epoch_order(count, seed=self._config.runtime.seed, epoch=epoch)
         per_rank = per_step // world_size()
         start = within * per_step + rank() * per_rank
-        mine = [rows[int(order[(start + i) % len(rows)])] for i in range(per_rank)]
-        size = self._config.rollout.per_device_generation_batch_size
-        for first in range(0, per_rank, size):
-            yield collate_prompts(mine[first : first + size], pad_token_id=self._pad)
+        return [int(order[(start + i) % count]) for i in range(per_rank)]
 
     def _save(self, folder: Path) -> None:
         self._engine.save(folder)
@@ -258,6 +318,7 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         data=config.data,
         runtime=config.runtime,
         output=config.output,
+        resume=config.saving.resume,
     )
     if config.has_reward_model:
         return prepared, ModelPaths(actor=prepared.model_path, critic=critic)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +9,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dschat.models.lora import ADAPTER_FOLDER, save_weights
+from dschat.runtime import files
 from dschat.runtime.distributed import barrier, is_main_process, whole_state_dict
+from dschat.runtime.faults import hit
 
 
 def export_model(
@@ -33,31 +33,25 @@ def export_model(
     weights = read(model)
     if is_main_process():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        aside = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-        shutil.rmtree(aside, ignore_errors=True)
+        aside = files.aside(folder)
+        files.remove(aside)
+        hit("export.write")
         save_weights(model, weights, aside)
         for part in (aside, aside / ADAPTER_FOLDER):
             if part.is_dir():
                 tokenizer.save_pretrained(part)
-        replace_folder(aside, folder)
+        hit("export.sync")
+        for entry in aside.rglob("*"):
+            if entry.is_file():
+                files.sync_file(entry)
+        files.replace_folder(folder)
     barrier()
-
-
-def replace_folder(aside: Path, folder: Path) -> None:
-    """Put `aside` in the place of `folder`; a reader sees the old or the new one, or for an instant none."""
-    retired = folder.parent / f".tmp-old-{folder.name}-{os.getpid()}"
-    if folder.is_symlink():
-        folder.unlink()
-    elif folder.exists():
-        folder.rename(retired)
-    aside.rename(folder)
-    shutil.rmtree(retired, ignore_errors=True)
 
 
 def link(target: Path, place: Path) -> None:
     """Make `place` a relative symbolic link to `target`, whatever stood there; all ranks call it together."""
     if is_main_process():
-        _link(target, place)
+        files.link(target, place)
     barrier()
 
 
@@ -65,14 +59,5 @@ def link_files(source: Path, folder: Path) -> None:
     """Link all that is in the model folder `source` into `folder`, so that `folder` loads as that model."""
     if is_main_process():
         for entry in source.iterdir():
-            _link(entry, folder / entry.name)
+            files.link(entry, folder / entry.name)
     barrier()
-
-
-def _link(target: Path, place: Path) -> None:
-    aside = place.parent / f".tmp-link-{place.name}-{os.getpid()}"
-    aside.unlink(missing_ok=True)
-    aside.symlink_to(os.path.relpath(target, place.parent))
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place)
-    aside.replace(place)

@@ -5,15 +5,21 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dschat.errors import TrainingFault, UserError
+
+T = TypeVar("T")
+
+DEFAULT_TIMEOUT_SECONDS = 1800.0
 ZERO_PARTITIONED = 3
 """The ZeRO stage at which a rank holds only a part of every weight."""
 
@@ -40,8 +46,13 @@ def _free_port() -> int:
         return probe.getsockname()[1]
 
 
-def initialize(local_rank: int) -> torch.device:
-    """Join the process group (NCCL on GPUs, gloo on CPUs) and return this rank's device; may be called again."""
+def initialize(local_rank: int, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> torch.device:
+    """Join the process group (NCCL on GPUs, gloo on CPUs) and return this rank's device; may be called again.
+
+    Args:
+        local_rank: what the launcher passed, or -1.
+        timeout_seconds: how long a rank waits for the others before it gives up.
+    """
     prepare_environment(local_rank)
     import deepspeed
     from deepspeed.accelerator import get_accelerator
@@ -50,7 +61,7 @@ def initialize(local_rank: int) -> torch.device:
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
-        deepspeed.init_distributed(verbose=False)
+        deepspeed.init_distributed(verbose=False, timeout=timedelta(seconds=timeout_seconds))
     return torch.device(accelerator.current_device_name())
 
 
@@ -73,6 +84,30 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def gather(item: T) -> list[T]:
+    """What every rank brought, in the order of ranks; all ranks call it together."""
+    everybody: list[Any] = [item]
+    if dist.is_initialized() and world_size() > 1:
+        everybody = [None] * world_size()
+        dist.all_gather_object(everybody, item)
+    return everybody
+
+
+def decided_by_main(decide: Callable[[], T]) -> T:
+    """What `decide` returns on rank 0, on every rank; a UserError or TrainingFault of it is raised on every rank."""
+    outcome: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = decide()
+        except (UserError, TrainingFault) as error:
+            outcome[1] = error
+    if dist.is_initialized() and world_size() > 1:
+        dist.broadcast_object_list(outcome, src=0)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
 
 
 @contextmanager
@@ -103,11 +138,7 @@ def reduce_max(values: Tensor) -> Tensor:
 
 def union(names: Sequence[str]) -> list[str]:
     """All names that any rank has, sorted; all ranks call it together."""
-    everybody: list[Sequence[str]] = [names]
-    if dist.is_initialized() and world_size() > 1:
-        everybody = [()] * world_size()
-        dist.all_gather_object(everybody, list(names))
-    return sorted({name for one in everybody for name in one})
+    return sorted({name for one in gather(list(names)) for name in one})
 
 
 def is_partitioned(model: nn.Module) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +14,9 @@ import torch
 from torch import Tensor
 
 from dschat.runtime.distributed import is_main_process, reduce_sum, union
+from dschat.runtime.faults import hit
+
+logger = logging.getLogger(__name__)
 
 
 class WeightedMeans:
@@ -41,31 +46,54 @@ class WeightedMeans:
 
 
 class MetricsLog:
-    """Writes one JSON object per step to a new file and the same numbers to TensorBoard; a no-op off rank 0."""
+    """Writes one JSON object per step to a file and the same numbers to TensorBoard; a no-op off rank 0.
 
-    def __init__(self, path: Path, tensorboard: Path | None) -> None:
+    A file that cannot be written costs its numbers and a warning, not the run.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None, *, done: int | None = None) -> None:
+        """
+        Args:
+            path: the file; its folder is made.
+            tensorboard: folder of the TensorBoard files, None for none.
+            done: steps that a resumed run has behind it: lines of later steps are cut off, and new ones appended, so
+                that no step appears twice. None for a new file.
+        """
         self._file = None
         self._writer = None
+        self._silent: set[str] = set()
         if not is_main_process():
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("w", encoding="utf-8")
+        if done is not None:
+            cut_back(path, done)
+        self._file = path.open("w" if done is None else "a", encoding="utf-8")
         if tensorboard is not None:
             # slow to import, and only some runs want it
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(tensorboard))
+            try:
+                self._writer = SummaryWriter(str(tensorboard), purge_step=None if done is None else done + 1)
+            except OSError as error:
+                self._complain("TensorBoard's files", error)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the numbers of one step; NaN and infinity are written as null, which JSON has."""
         if self._file is None:
             return
         finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        self._file.write(json.dumps({"step": step, **finite}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, **finite}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._complain(self._file.name, error)
         if self._writer is not None:
-            for name, value in metrics.items():
-                self._writer.add_scalar(name, value, step)
+            try:
+                for name, value in metrics.items():
+                    self._writer.add_scalar(name, value, step)
+            except OSError as error:
+                self._complain("TensorBoard's files", error)
+        hit("metrics.written")
 
     def close(self) -> None:
         """Flush and close both files."""
@@ -74,6 +102,11 @@ class MetricsLog:
         if self._writer is not None:
             self._writer.close()
 
+    def _complain(self, what: str, error: OSError) -> None:
+        if what not in self._silent:
+            logger.warning("%s cannot be written (%s); training goes on without", what, error.strerror)
+            self._silent.add(what)
+
     def __enter__(self) -> MetricsLog:
         return self
 
@@ -81,3 +114,30 @@ class MetricsLog:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def cut_back(path: Path, done: int) -> None:
+    """Cut a metrics.jsonl off behind its lines of the first `done` steps, and with them a last line that is torn."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        logger.warning("%s is gone; the numbers of steps up to %d are lost, new ones begin a new file", path, done)
+        return
+    kept, last = 0, 0
+    for line in content.splitlines(keepends=True):
+        step = _step_of(line)
+        if step is None or step > done:
+            break
+        kept, last = kept + len(line), step
+    if last < done:
+        logger.warning("%s ends at step %d, but the run goes on after step %d: it will have a gap", path, last, done)
+    os.truncate(path, kept)
+
+
+def _step_of(line: bytes) -> int | None:
+    """The step of a whole line, None for anything else."""
+    try:
+        step = json.loads(line)["step"] if line.endswith(b"\n") else None
+    except (ValueError, TypeError, KeyError):
+        return None
+    return step if isinstance(step, int) else None

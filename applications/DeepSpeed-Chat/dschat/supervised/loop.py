@@ -14,11 +14,14 @@ from torch import Tensor
 
 from dschat.config.sections import ScheduleConfig, SupervisedConfig
 from dschat.data.phases import epoch_order, rank_rows
-from dschat.preparation import METRICS_NAME, steps_per_epoch
+from dschat.preparation import steps_per_epoch
 from dschat.runtime.distributed import rank, reduce_sum, world_size
-from dschat.runtime.guards import check_finite
+from dschat.runtime.faults import hit
+from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.logging import step_progress
-from dschat.runtime.metrics import MetricsLog, WeightedMeans
+from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.run import ResumableRun
+from dschat.runtime.stepping import step_all
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -88,6 +91,7 @@ class SupervisedLoop:
         train: Rows,
         evaluation: Rows,
         device: torch.device,
+        broken: BrokenSteps,
     ) -> None:
         self._engine = engine
         self._objective = objective
@@ -95,31 +99,49 @@ class SupervisedLoop:
         self._train = train
         self._evaluation = evaluation
         self._device = device
+        self._broken = broken
 
-    def run(self, save: Callable[[int], None]) -> None:
+    def run(self, save: Callable[[int], None], run: ResumableRun) -> None:
         """Train to the end; evaluate before, after every epoch, at the end and at every --eval_interval.
 
         Args:
             save: called with the step number after every evaluation but the first.
+            run: says which steps are left, and is told of every one that is done.
         """
         settings = self._settings
         total = settings.total_updates(len(self._train))
         per_epoch = steps_per_epoch(len(self._train), settings.rows_per_step)
         interval = settings.training.eval_interval
         with (
-            MetricsLog(settings.output / METRICS_NAME, settings.tensorboard) as log,
+            run,
+            run.metrics_log(settings.tensorboard) as log,
             step_progress(total, settings.title) as progress,
         ):
-            log.write(0, self.evaluate())
-            for step in range(1, total + 1):
-                metrics = self.update(step)
+            if run.done == 0:
+                log.write(0, self.evaluate())
+            for step in run.steps(total):
+                metrics = self._guarded_update(step)
                 due = step == total or step % per_epoch == 0 or (interval and step % interval == 0)
                 if due:
                     metrics |= self.evaluate()
+                metrics["run_seconds"] = run.seconds
                 log.write(step, metrics)
                 progress.advance(step, metrics, settings.shown_metrics)
                 if due:
                     save(step)
+                run.step_done(step, last=step == total)
+
+    def _guarded_update(self, step: int) -> dict[str, float]:
+        """The step's metrics, or those of a step that was left out."""
+        started = time.perf_counter()
+        try:
+            metrics = self.update(step)
+        except NonFinite as fault:
+            rows = self._rows(step)
+            positions = range(len(rows)) if fault.positions is None else fault.positions
+            self._broken.handle(fault, [row for position in positions for row in rows[position]])
+            metrics = {"step_seconds": time.perf_counter() - started}
+        return metrics | {"skipped_steps": self._broken.skipped}
 
     def update(self, step: int) -> dict[str, float]:
         """One optimizer step, number `step` from 1; every token or pair of it weighs the same on every rank."""
@@ -134,17 +156,21 @@ class SupervisedLoop:
         losses: list[Tensor] = []
         for number, ((batch, real), weight) in enumerate(zip(batches, local, strict=True), start=1):
             result = self._objective(self._engine, batch)
+            hit("train.backward")
             # a rank that has run out of rows takes part with weight zero
             loss = result.loss_sum if real else result.loss_sum * 0.0
             self._engine.backward(loss * scale)
             losses.append(loss.detach())
-            if number == len(batches):
-                check_finite(torch.stack(losses), step=step, what="training loss")
-            self._engine.step()
+            if number < len(batches):
+                self._engine.step()  # only counts
             means.add("loss", loss.detach(), float(weight))
             if real:
                 for name, (value, count) in result.metrics.items():
                     means.add(name, value, count)
+        if step_all({"model": self._engine}, {"training loss": torch.stack(losses)}, step=step):
+            self._broken.succeeded()
+        else:
+            self._broken.skip()
         tokens = sum(self._objective.num_tokens(batch) for batch, real in batches if real)
         return self._step_metrics(means, tokens, started, step)
 
@@ -169,17 +195,21 @@ class SupervisedLoop:
 
     def _micro_batches(self, step: int) -> list[tuple[Any, bool]]:
         """This rank's micro-batches of one optimizer step, and whether each holds real rows."""
+        batches = []
+        for rows in self._rows(step):
+            items = [self._train[i] for i in rows] or [self._train[0]]
+            batches.append((self._objective.collate(items).to(self._device), bool(rows)))
+        return batches
+
+    def _rows(self, step: int) -> list[list[int]]:
+        """Numbers of the training rows in each of this rank's micro-batches of one optimizer step."""
         settings = self._settings
         epoch, within = divmod(step - 1, steps_per_epoch(len(self._train), settings.rows_per_step))
         order = epoch_order(len(self._train), seed=settings.seed, epoch=epoch)
         mine = rank_rows(order, step=within, global_batch=settings.rows_per_step, rank=rank(), world=world_size())
         size = settings.training.per_device_train_batch_size
-        batches = []
-        for number in range(settings.schedule.gradient_accumulation_steps):
-            rows = mine[number * size : (number + 1) * size]
-            items = [self._train[i] for i in rows] or [self._train[0]]
-            batches.append((self._objective.collate(items).to(self._device), bool(rows)))
-        return batches
+        count = settings.schedule.gradient_accumulation_steps
+        return [mine[number * size : (number + 1) * size] for number in range(count)]
 
     def _step_metrics(self, means: WeightedMeans, tokens: int, started: float, step: int) -> dict[str, float]:
         all_tokens = reduce_sum(torch.tensor(float(tokens), dtype=torch.float64, device=self._device))

@@ -15,7 +15,7 @@ from dschat.data.phases import collate_pairs
 from dschat.models.causal_lm import enable_gradient_checkpointing
 from dschat.models.lora import add_adapter
 from dschat.models.reward_model import end_scores, load_token_scorer, pairwise_loss
-from dschat.preparation import Prepared
+from dschat.preparation import Prepared, claimed
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
 from dschat.supervised.loop import BatchResult, Rows
 from dschat.supervised.setup import prepare_supervised, train_supervised
@@ -57,16 +57,17 @@ class PairwiseObjective:
 
 def run_reward_training(config: RewardTrainingConfig) -> None:
     """Train step 2 from checked settings to a saved reward model."""
-    prepared = prepare_supervised(config, "reward")
-    train_supervised(
-        config,
-        prepared,
-        PairwiseObjective(int(prepared.tokenizer.pad_token_id)),
-        partial(_load, config, prepared),
-        hf_model=lambda scorer: scorer.model,
-        title="reward model",
-        shown=("loss", "accuracy", "eval_loss", "eval_accuracy", "learning_rate"),
-    )
+    with claimed(config.output):
+        prepared = prepare_supervised(config, "reward")
+        train_supervised(
+            config,
+            prepared,
+            PairwiseObjective(int(prepared.tokenizer.pad_token_id)),
+            partial(_load, config, prepared),
+            hf_model=lambda scorer: scorer.model,
+            title="reward model",
+            shown=("loss", "accuracy", "eval_loss", "eval_accuracy", "learning_rate"),
+        )
 
 
 def _load(config: RewardTrainingConfig, prepared: Prepared) -> nn.Module:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -15,7 +14,7 @@ from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.splits import Phase
 from dschat.models.lora import check_adapter
 from dschat.models.tokenizer import load_config
-from dschat.preparation import Prepared, prepare, tensorboard_folder
+from dschat.preparation import Prepared, continuation, prepare, tensorboard_folder
 from dschat.runtime.checkpoint import export_model, link_files
 from dschat.runtime.deepspeed_config import (
     Optimization,
@@ -27,7 +26,11 @@ from dschat.runtime.deepspeed_config import (
     usable_dtype,
 )
 from dschat.runtime.distributed import world_size
+from dschat.runtime.guards import BrokenSteps
 from dschat.runtime.memory import estimate_adapted
+from dschat.runtime.random_state import seed_generators
+from dschat.runtime.run import ResumableRun
+from dschat.runtime.state import TrainingState
 from dschat.supervised.loop import LoopSettings, Objective, SupervisedLoop
 
 logger = logging.getLogger(__name__)
@@ -58,6 +61,7 @@ def prepare_supervised(
         data=config.data,
         runtime=config.runtime,
         output=config.output,
+        resume=config.saving.resume,
         sft_data=sft_data,
     )
 
@@ -100,10 +104,11 @@ def train_supervised(
     dtype = usable_dtype(config.runtime)
     placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
     _report_plan(prepared, settings)
+    goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model_path})
     if config.runtime.dry_run:
         logger.info("%s", estimate_adapted("model", shape, placement, config.adapter, world_size=world_size()))
         return
-    torch.manual_seed(config.runtime.seed)
+    seed_generators(config.runtime.seed)
     engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
 
     def save(step: int) -> None:
@@ -111,6 +116,10 @@ def train_supervised(
         export_model(hf_model(engine.module), prepared.tokenizer, folder)
         link_files(folder, prepared.output)
 
+    engines = {"model": engine}
+    state = TrainingState(engines, device=prepared.device)
+    broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
+    state.register("broken_steps", broken)
     SupervisedLoop(
         engine,
         objective,
@@ -118,7 +127,8 @@ def train_supervised(
         train=prepared.data.train,
         evaluation=prepared.data.evaluation,
         device=prepared.device,
-    ).run(save)
+        broken=broken,
+    ).run(save, ResumableRun(goes_on, state))
 
 
 def _report_plan(prepared: Prepared, settings: LoopSettings) -> None:

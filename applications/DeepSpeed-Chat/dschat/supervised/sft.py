@@ -19,7 +19,7 @@ from dschat.models.causal_lm import (
     token_log_probs,
 )
 from dschat.models.lora import add_adapter
-from dschat.preparation import Prepared
+from dschat.preparation import Prepared, claimed
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
 from dschat.supervised.loop import BatchResult, Rows
 from dschat.supervised.setup import prepare_supervised, train_supervised
@@ -60,17 +60,18 @@ class SFTObjective:
 
 def run_sft(config: SFTConfig) -> None:
     """Train step 1 from checked settings to a saved model folder."""
-    prepared = prepare_supervised(config, "sft", sft_data=config.sft_data)
-    objective = SFTObjective(int(prepared.tokenizer.pad_token_id), config.sft_data.loss_on_prompt)
-    train_supervised(
-        config,
-        prepared,
-        objective,
-        partial(_load, config, prepared),
-        hf_model=lambda module: module,
-        title="SFT",
-        shown=("loss", "token_accuracy", "eval_loss", "learning_rate"),
-    )
+    with claimed(config.output):
+        prepared = prepare_supervised(config, "sft", sft_data=config.sft_data)
+        objective = SFTObjective(int(prepared.tokenizer.pad_token_id), config.sft_data.loss_on_prompt)
+        train_supervised(
+            config,
+            prepared,
+            objective,
+            partial(_load, config, prepared),
+            hf_model=lambda module: module,
+            title="SFT",
+            shown=("loss", "token_accuracy", "eval_loss", "learning_rate"),
+        )
 
 
 def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:

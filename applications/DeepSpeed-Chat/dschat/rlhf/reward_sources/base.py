@@ -16,11 +16,12 @@ class SequenceScores:
     """A reward source's verdict on a rollout's B answers."""
 
     values: Tensor
-    """[B] float32, higher is better. NaN where an answer could not be scored: its row is dropped, with all that belongs
-    to it. Values of unusable rows (`rollout.usable`) are ignored."""
+    """[B] float32, higher is better. Values of unusable rows (`rollout.usable`) and of unscored ones are ignored."""
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
     """Named diagnostics, [B] each; the run logs their means over the answers that have one, NaN meaning that an answer
     has none."""
+    unscored: Tensor | None = None
+    """[B] bool, answers that could not be scored: their rows are dropped, with all that belongs to them. None: none."""
 
 
 class RewardSource(Protocol):

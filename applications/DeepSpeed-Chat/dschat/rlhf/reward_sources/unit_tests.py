@@ -72,9 +72,11 @@ class UnitTestReward(RewardSource):
         for outcome in Outcome:
             if outcome not in (Outcome.PASS, Outcome.INFRA_ERROR):
                 metrics[f"test_{outcome}_share"] = [_share(report, outcome) for report in reports]
+        values = spread([report.score for report in reports])
         return SequenceScores(
-            values=spread([report.score for report in reports]),
-            metrics={name: spread(values) for name, values in metrics.items()},
+            values=values,
+            metrics={name: spread(numbers) for name, numbers in metrics.items()},
+            unscored=values.isnan(),
         )
 
     def close(self) -> None:

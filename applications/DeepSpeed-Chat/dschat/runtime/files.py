@@ -1,0 +1,113 @@
+"""Changes to files that survive a kill between any two of them: written aside, forced to disk, renamed.
+
+Every step is a place at which tests break the run (`dschat.runtime.faults`).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from dschat.runtime.faults import hit
+
+ASIDE = ".tmp-"
+"""Beginning of names that are being written; readers ignore them, the next run deletes them."""
+REPLACED = ".tmp-was-"
+"""Beginning of names of what is being replaced; the next run puts it back if nothing has taken its place."""
+PRUNED = ".tmp-old-"
+"""Beginning of names of what is being deleted, perhaps by half."""
+
+
+def aside(target: Path) -> Path:
+    """Where to write what will become `target`; one process at a time writes in a run's folder."""
+    return target.parent / f"{ASIDE}{target.name}"
+
+
+def sync_file(path: Path) -> None:
+    """Force a file's content to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder, and in the folders below it, to disk."""
+    for place, _, _ in os.walk(folder):
+        sync_file(Path(place))
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Give a file new content in one step: a reader sees the old or the new."""
+    hit("file.write")
+    with aside(path).open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    hit("file.replace")
+    aside(path).replace(path)
+    sync_file(path.parent)
+
+
+def replace_folder(folder: Path) -> None:
+    """Put what was written at `aside(folder)` in its place; a reader sees the old, the new, or for an instant none.
+
+    A kill at that instant leaves the old one beside it, and `sweep` puts it back.
+    """
+    old = folder.parent / f"{REPLACED}{folder.name}"
+    remove(old)
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.exists():
+        hit("folder.set_aside")
+        folder.rename(old)
+    hit("folder.rename")
+    aside(folder).rename(folder)
+    hit("folder.sync")
+    sync_file(folder.parent)
+    remove(old)
+
+
+def prune_folder(folder: Path) -> None:
+    """Delete a folder; half of it is never seen under its own name."""
+    old = folder.parent / f"{PRUNED}{folder.name}"
+    remove(old)
+    hit("folder.prune")
+    folder.rename(old)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Delete a file, link or folder if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        hit("folder.remove")
+        shutil.rmtree(path)
+    elif path.is_symlink() or path.exists():
+        hit("file.remove")
+        path.unlink()
+
+
+def link(target: Path, place: Path) -> None:
+    """Make `place` a relative symbolic link to `target` in one step, whatever stood there."""
+    beside = aside(place)
+    remove(beside)
+    beside.symlink_to(os.path.relpath(target, place.parent))
+    if place.is_dir() and not place.is_symlink():
+        remove(place)
+    hit("link.replace")
+    beside.replace(place)
+
+
+def sweep(folder: Path) -> None:
+    """Clear up after a run that was killed: put back what lacks its successor, delete what is unfinished.
+
+    Only for a folder that no other process writes to.
+    """
+    for entry in sorted(folder.glob(f"{REPLACED}*")):
+        successor = folder / entry.name.removeprefix(REPLACED)
+        if not os.path.lexists(successor):
+            entry.rename(successor)
+    for entry in sorted(folder.glob(f"{ASIDE}*")):
+        remove(entry)

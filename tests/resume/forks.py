@@ -1,0 +1,91 @@
+"""The client of `fork_server`, and what the tests of resuming compare."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dschat.runtime import faults
+from tests.jobs import Job, read_metrics
+from tests.launch import REPOSITORY
+
+TIMES = {
+    *("step_seconds", "run_seconds", "tokens_per_second"),
+    *("generation_seconds", "scoring_seconds", "penalty_seconds", "training_seconds"),
+}
+"""Metrics that differ between any two runs; all others must be equal to the last bit."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a job ended."""
+
+    status: int
+    """Exit status, or minus the number of the signal."""
+    text: str
+    """All that it printed."""
+    places: tuple[str, ...]
+    """The fault places that it passed, in order; the last is where it was killed."""
+
+
+class Forks:
+    """Runs jobs in forks of one warm process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
+        environment |= {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.resume.fork_server"], cwd=REPOSITORY, env=environment, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=(folder / "server.log").open("w"),
+        )  # fmt: skip
+        assert self._answer() == "ready", (folder / "server.log").read_text()
+
+    def run(self, job: Job, *, fault: str = "", setup: str = "", environment: Mapping[str, str] | None = None) -> Ended:
+        """Run a job to its end.
+
+        Args:
+            job: a step and its command line.
+            fault: see `dschat.runtime.faults`.
+            setup: `module:function` to call in the process before the job.
+            environment: more variables of the process.
+        """
+        log, trace = self._folder / "log", self._folder / "trace"
+        trace.unlink(missing_ok=True)
+        variables = {faults.FAULT: fault, faults.TRACE: str(trace), **(environment or {})}
+        request = {"job": dataclasses.asdict(job), "environment": variables, "log": str(log), "setup": setup}
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        status = json.loads(self._answer())["status"]
+        places = tuple(trace.read_text().splitlines()) if trace.exists() else ()
+        return Ended(status, log.read_text(errors="replace"), places)
+
+    def close(self) -> None:
+        """End the server."""
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait(timeout=60)
+
+    def _answer(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline().strip()
+
+
+def numbers(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl without the times."""
+    return [{name: value for name, value in line.items() if name not in TIMES} for line in read_metrics(folder)]
+
+
+def weights(folder: Path) -> dict[str, str]:
+    """SHA-256 of every exported file of weights, by its place in the run's folder."""
+    paths = sorted(folder.glob("step*/**/model.safetensors"))
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}

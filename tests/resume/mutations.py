@@ -1,0 +1,130 @@
+"""Set-up functions of the forked jobs: a run that uses every kind of state, and one that forgets a piece of it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dschat.rlhf import training_loop
+from dschat.rlhf.experience import Rollout
+from dschat.runtime import metrics
+from dschat.runtime.run import ResumableRun
+from dschat.runtime.state import TrainingState
+
+FORGET = "DSCHAT_TEST_FORGET"
+PIECES = (
+    *("actor weights", "actor optimizer", "actor schedule", "critic weights", "critic optimizer", "critic schedule"),
+    *("python generator", "numpy generator", "torch generator"),
+    *("shared part", "part of each rank", "broken_steps", "health", "finished steps", "end of the metrics"),
+)
+
+
+class Counted:
+    """A part that changes with every reward; state_dict has a tensor, a number and a text."""
+
+    def __init__(self) -> None:
+        self.total = torch.zeros(2)
+        self.calls = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it."""
+        return {"total": self.total, "calls": self.calls, "name": "counted"}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take it back."""
+        self.total, self.calls = state["total"].clone(), state["calls"]
+
+
+class RewardThatRemembers:
+    """A score that depends on every generator and on registered parts; broken in the very first batch."""
+
+    def __init__(self, shared: Counted, per_rank: Counted) -> None:
+        self._shared = shared
+        self._per_rank = per_rank
+
+    def score(self, rollout: Rollout) -> Tensor:
+        """Scores [B]."""
+        score = rollout.response_mask.sum(dim=-1).float() + random.random() + np.random.rand()
+        for part in (self._shared, self._per_rank):
+            part.calls += 1
+            score = score - part.total[0] / part.calls
+            part.total += score.mean()
+        return score * torch.nan if self._shared.calls == 1 else score
+
+
+def remember_everything() -> None:
+    """Register parts, and reward with their help."""
+    original = TrainingState.__init__
+    shared, per_rank = Counted(), Counted()
+
+    def init(state: TrainingState, *args: Any, **kwargs: Any) -> None:
+        original(state, *args, **kwargs)
+        state.register("counted", shared)
+        state.register("counted_here", per_rank, per_rank=True)
+
+    TrainingState.__init__ = init
+    training_loop.build_reward_source = lambda *args, **kwargs: RewardThatRemembers(shared, per_rank)
+    if FORGET in os.environ:
+        forget(os.environ[FORGET])
+
+
+def forget(piece: str) -> None:
+    """Leave one piece of the state as it was before the state was read."""
+    if piece == "finished steps":
+        ResumableRun.done = property(lambda run: 1 if run._point else 0)
+        return
+    if piece == "end of the metrics":
+        metrics.cut_back = lambda path, done: None
+        return
+    original = TrainingState.read
+
+    def read(state: TrainingState, folder: Path) -> None:
+        put_back = _remembered(state, piece)
+        original(state, folder)
+        put_back()
+
+    TrainingState.read = read
+
+
+def _remembered(state: TrainingState, piece: str) -> Callable[[], Any]:
+    """A function that sets a piece to what it is now."""
+    part, _, kind = piece.partition(" ")
+    match piece:
+        case "python generator":
+            python = random.getstate()
+            return lambda: random.setstate(python)
+        case "numpy generator":
+            numpy_state = np.random.get_state()
+            return lambda: np.random.set_state(numpy_state)
+        case "torch generator":
+            generator = torch.get_rng_state()
+            return lambda: torch.set_rng_state(generator)
+        case "shared part" | "part of each rank" | "broken_steps" | "health":
+            parts = {**state._shared, **state._per_rank}
+            member = parts[{"shared part": "counted", "part of each rank": "counted_here"}.get(piece, piece)]
+            before = member.state_dict()
+            return lambda: member.load_state_dict(before)
+    engine = state._engines[part]
+    match kind:
+        case "weights":
+            values = [parameter.detach().clone() for parameter in engine.module.parameters()]
+            return lambda: _copy(engine.module, values)
+        case "optimizer":
+            return lambda: engine.optimizer.state.clear()
+        case "schedule":
+            schedule = engine.lr_scheduler.state_dict()
+            return lambda: engine.lr_scheduler.load_state_dict(schedule)
+    raise ValueError(piece)
+
+
+@torch.no_grad()
+def _copy(model: torch.nn.Module, values: list[Tensor]) -> None:
+    for parameter, value in zip(model.parameters(), values, strict=True):
+        parameter.copy_(value)
