@@ -182,7 +182,8 @@ class Verdicts(RewardSource):
     def score(self, rollout: Rollout) -> SequenceScores:
         self.events.append("score")
         values = torch.tensor(self.values)
-        return SequenceScores(values, {"luck": torch.tensor([1.0, 2.0, math.nan, 6.0]), "none": values * math.nan})
+        metrics = {"luck": torch.tensor([1.0, 2.0, math.nan, 6.0]), "none": values * math.nan}
+        return SequenceScores(values, metrics, unscored=values.isnan())
 
 
 def test_an_answer_without_a_score_is_dropped_with_all_that_belongs_to_it(case: Case) -> None:
