@@ -117,11 +117,17 @@ class PPOConfig:
         _check_shaping(self.shaping, self.ppo, self.regularizer)
         _check_macro_actions(self.macro_actions)
         _check_regularizer(self.regularizer)
+        _check_reward(self.reward)
         for flag in ("actor_zero_stage", "critic_zero_stage"):
             _check_zero_stage(flag, getattr(self.models, flag))
         _check_positive(self.models, "actor_learning_rate", "critic_learning_rate")
         _check_not_negative(self.monitoring, "save_steps", "eval_steps")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Whether the reward model has to be loaded."""
+        return isinstance(self.reward, LearnedRewardConfig) and self.reward.reward_model_weight != 0
 
     @property
     def penalty_clip(self) -> float | None:
@@ -347,6 +353,19 @@ def _check_wasserstein(wasserstein: WassersteinConfig) -> None:
         raise UserError("--normalize belongs to --transport truncated; the capped potential has a gauge of its own")
     if wasserstein.far_cost is not None and wasserstein.transport != "capped":
         raise UserError("--far_cost needs --transport capped; truncated transport moves nothing between far tokens")
+
+
+def _check_reward(reward: RewardConfig) -> None:
+    functions, weights = reward.reward_function, reward.reward_function_weight
+    if weights and len(weights) != len(functions):
+        raise UserError(
+            f"--reward_function_weight has {len(weights)} numbers for {len(functions)} functions; give one for each"
+        )
+    for flag, values in (("reward_model_weight", [reward.reward_model_weight]), ("reward_function_weight", weights)):
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(f"--{flag} must be finite, got {values}")
+    if not functions and reward.reward_model_weight == 0:
+        raise UserError("--reward_model_weight 0 leaves nothing that scores answers; name a --reward_function")
 
 
 def _check_zero_stage(flag: str, stage: int) -> None:

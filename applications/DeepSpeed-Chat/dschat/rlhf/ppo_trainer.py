@@ -12,9 +12,10 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
+from dschat.errors import UserError
 from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
 from dschat.rlhf.constituency import ConstituencyParser
-from dschat.rlhf.experience import Experience, concatenate
+from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
 from dschat.rlhf.ppo_math import masked_sums, policy_loss, value_loss, whiten
 from dschat.rlhf.regularizers.base import Regularizer
@@ -26,7 +27,7 @@ from dschat.rlhf.scoring import response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import reduce_sum, world_size
-from dschat.runtime.guards import check_finite
+from dschat.runtime.guards import check_finite, raise_together
 from dschat.runtime.metrics import WeightedMeans
 
 SampleAnswers = Callable[[PromptBatch], Tensor]
@@ -89,7 +90,7 @@ class DeepSpeedPPOTrainer:
         prompts = prompts.to(self._device)
         rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
         generated = time.perf_counter()
-        score = self._reward_source.score(rollout)
+        score = self._score(rollout)
         scores = score_rollout(
             rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
         )
@@ -164,6 +165,16 @@ class DeepSpeedPPOTrainer:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from what `state_dict` gave."""
         self._shaper.load_state_dict(state)
+
+    def _score(self, rollout: Rollout) -> Tensor:
+        """Scores [B] float32; what is wrong with one rank's stops all."""
+        failure = None
+        try:
+            score = self._reward_source.score(rollout).to(self._device, torch.float32)
+        except UserError as error:
+            failure = error
+        raise_together(failure, self._device)
+        return score
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather

@@ -47,13 +47,14 @@ class DeepSpeedRLHFEngine:
 
     Attributes:
         actor, critic: DeepSpeed engines in training.
-        reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise.
+        reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise. No reward model is
+            loaded where nothing asks for its scores.
     """
 
     actor: Any
     critic: Any
     reference: nn.Module
-    reward: nn.Module
+    reward: nn.Module | None
 
     def __init__(
         self,
@@ -87,10 +88,12 @@ class DeepSpeedRLHFEngine:
             self._placement(models.critic_zero_stage, config.runtime.offload),
             self._optimization(models.critic_learning_rate, models.critic_weight_decay, total_updates),
         )
-        self.reward = self._frozen(
-            partial(load_critic, dropout=0.0, checkpointing=False),
-            Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
-        )
+        self.reward = None
+        if config.uses_reward_model:
+            self.reward = self._frozen(
+                partial(load_critic, dropout=0.0, checkpointing=False),
+                Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
+            )
 
     def scored_models(self) -> ScoredModels:
         """The models that scoring runs."""

@@ -28,7 +28,7 @@ from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch,
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
 from dschat.rlhf.regularizers import build_regularizer
-from dschat.rlhf.reward_sources import RewardSource, build_reward_source
+from dschat.rlhf.reward_sources import RewardSource, build_reward_source, check_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
 from dschat.rlhf.rollout import AnswerTokens
 from dschat.rlhf.rollout_metrics import ScoredAnswers
@@ -210,6 +210,7 @@ class PPOLoop:
 
 def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
     """Check everything that can be checked without weights."""
+    check_reward_source(config.reward)
     trust = config.runtime.trust_remote_code
     lengths = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
     flags = "--max_prompt_seq_len and --max_answer_seq_len"
@@ -266,12 +267,13 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
     offload, models = config.runtime.offload, config.models
     trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
     reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
-    roles = (
+    roles = [
         ("actor", paths.actor, Placement(trained[0], dtype, offload), True),
         ("reference", paths.actor, reference, False),
         ("critic", paths.critic, Placement(trained[1], dtype, offload), True),
-        ("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False),
-    )
+    ]
+    if config.uses_reward_model:
+        roles.append(("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False))
     lines = []
     for role, path, placement, is_trained in roles:
         parameters = count_parameters(load_config(role, path, trust_remote_code=trust))
