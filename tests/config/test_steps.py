@@ -157,6 +157,9 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
             "--critic_quantize 4bit needs --critic_zero_stage 0, 1 or 2",
         ),
         ("ppo", "--enable_mixed_precision_lora", "keep them in 4 bits with --actor_quantize 4bit"),
+        ("ppo", "--reward_model_weight 0", "leaves nothing that scores answers; name a --reward_function"),
+        ("ppo", "--reward_model_weight nan", "--reward_model_weight must be finite"),
+        ("ppo", "--reward_function a:b c:d --reward_function_weight 1", "has 1 numbers for 2 functions"),
         ("ppo", "--dual_clip 1", "--dual_clip must be above 1, got 1.0; 3 is usual"),
         ("ppo", "--value_loss_coef 0", "--value_loss_coef must be above 0"),
         ("ppo", "--entropy_coef -1", "--entropy_coef must not be negative"),
@@ -221,8 +224,8 @@ def test_missing_output_folder_is_refused_before_anything_runs(step: str) -> Non
 
 def test_the_critic_may_be_left_out_where_unit_tests_give_the_rewards() -> None:
     assert parse_apps(commands.APPS).models.critic_model_name_or_path is None
-    assert not parse_apps(commands.APPS).has_reward_model
-    assert parse_kl(commands.PPO).has_reward_model
+    assert not parse_apps(commands.APPS).has_reward_checkpoint
+    assert parse_kl(commands.PPO).has_reward_checkpoint
     at = commands.PPO.index("--critic_model_name_or_path")
     with pytest.raises(UserError, match="--critic_model_name_or_path is missing; name the step_<n> folder"):
         parse_kl(commands.PPO[:at] + commands.PPO[at + 2 :])

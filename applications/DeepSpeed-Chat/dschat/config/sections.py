@@ -473,9 +473,25 @@ class WassersteinConfig:
 
 @dataclass(frozen=True)
 class LearnedRewardConfig:
-    """Scores from the reward model that step 2 trained."""
+    """Scores from the reward model that step 2 trained, from Python functions, or from both."""
 
     _argument_group_name: ClassVar[str] = "reward"
+
+    reward_function: list[str] = HfArg(
+        default_factory=list,
+        help="package.module:function of functions of (prompts, answers, records) that return one score per answer.",
+    )
+    reward_function_weight: list[float] = HfArg(
+        default_factory=list, help="Weight of each --reward_function in the sum; default: 1 each."
+    )
+    reward_model_weight: float = HfArg(
+        default=1.0, help="Weight of the reward model in the sum; 0: it is not loaded, functions alone score."
+    )
+
+    @property
+    def function_weights(self) -> list[float]:
+        """One weight for each function."""
+        return self.reward_function_weight or [1.0] * len(self.reward_function)
 
 
 @dataclass(frozen=True)

@@ -188,9 +188,14 @@ class PPOConfig:
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
 
     @property
-    def has_reward_model(self) -> bool:
-        """Whether a frozen copy of the critic's checkpoint gives the scores."""
+    def has_reward_checkpoint(self) -> bool:
+        """Whether the critic starts from a checkpoint of step 2, which also gives the scores."""
         return isinstance(self.reward, LearnedRewardConfig)
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Whether the frozen copy of that checkpoint has to be loaded."""
+        return isinstance(self.reward, LearnedRewardConfig) and self.reward.reward_model_weight != 0
 
     @property
     def penalty_clip(self) -> float | None:
@@ -463,6 +468,7 @@ def _check_reward(reward: RewardConfig, models: ActorCriticConfig) -> None:
         case LearnedRewardConfig():
             if models.critic_model_name_or_path is None:
                 raise UserError("--critic_model_name_or_path is missing; name the step_<n> folder that step 2 wrote")
+            _check_weighted_rewards(reward)
         case UnitTestRewardConfig():
             _check_positive(reward, "test_time_limit")
             _check_not_negative(reward, "max_tests", "grading_workers")
@@ -471,6 +477,19 @@ def _check_reward(reward: RewardConfig, models: ActorCriticConfig) -> None:
                     f"--test_memory_limit_mb must be at least {LEAST_TEST_MEMORY_MB}, got "
                     f"{reward.test_memory_limit_mb}; Python itself needs that much"
                 )
+
+
+def _check_weighted_rewards(reward: LearnedRewardConfig) -> None:
+    functions, weights = reward.reward_function, reward.reward_function_weight
+    if weights and len(weights) != len(functions):
+        raise UserError(
+            f"--reward_function_weight has {len(weights)} numbers for {len(functions)} functions; give one for each"
+        )
+    for flag, values in (("reward_model_weight", [reward.reward_model_weight]), ("reward_function_weight", weights)):
+        if not all(math.isfinite(value) for value in values):
+            raise UserError(f"--{flag} must be finite, got {values}")
+    if not functions and reward.reward_model_weight == 0:
+        raise UserError("--reward_model_weight 0 leaves nothing that scores answers; name a --reward_function")
 
 
 def _check_zero_stage(flag: str, stage: int) -> None:

@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
+from dschat.errors import UserError
 from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
 from dschat.rlhf.constituency import ConstituencyParser
-from dschat.rlhf.experience import Experience, concatenate
+from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
 from dschat.rlhf.ppo_math import masked_sums, policy_loss, value_loss, whiten
 from dschat.rlhf.regularizers.base import Regularizer
-from dschat.rlhf.reward_sources.base import RewardSource
+from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
 from dschat.rlhf.rollout_metrics import ScoredAnswers, record_rollout, record_segments, record_verdict, scored_answers
@@ -27,7 +28,7 @@ from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import reduce_sum, world_size
 from dschat.runtime.faults import hit
-from dschat.runtime.guards import check_finite
+from dschat.runtime.guards import check_finite, raise_together
 from dschat.runtime.metrics import WeightedMeans
 from dschat.runtime.stepping import step_all
 
@@ -98,7 +99,7 @@ class DeepSpeedPPOTrainer:
         scores = score_rollout(
             rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
         )
-        verdict = self._reward_source.score(rollout)
+        verdict = self._verdict(rollout)
         record_verdict(verdict, scores, rollout, means)
         score = verdict.values
         if verdict.unscored is not None:
@@ -190,6 +191,16 @@ class DeepSpeedPPOTrainer:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from what `state_dict` gave."""
         self._shaper.load_state_dict(state)
+
+    def _verdict(self, rollout: Rollout) -> SequenceScores:
+        """Scores of the answers; what is wrong with one rank's stops all."""
+        failure = None
+        try:
+            verdict = self._reward_source.score(rollout)
+        except UserError as error:
+            failure = error
+        raise_together(failure, self._device)
+        return replace(verdict, values=verdict.values.to(self._device, torch.float32))
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather

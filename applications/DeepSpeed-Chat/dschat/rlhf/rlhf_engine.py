@@ -53,8 +53,7 @@ class DeepSpeedRLHFEngine:
     Attributes:
         actor, critic: DeepSpeed engines in training.
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
-            trained alone, actor and critic without theirs. There is no reward model where the settings name another
-            source of scores.
+            trained alone, actor and critic without theirs. No reward model is loaded where nothing asks for its scores.
         average: the actor's moving average, None without --enable_ema.
     """
 
@@ -114,7 +113,7 @@ class DeepSpeedRLHFEngine:
             ),
         )
         self.reward = None
-        if config.has_reward_model:
+        if config.uses_reward_model:
             self.reward = self._frozen(
                 self.critic,
                 config.critic_adapter,

@@ -32,7 +32,7 @@ from dschat.preparation import Prepared, claimed, continuation, prepare, steps_p
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
 from dschat.rlhf.regularizers import build_regularizer
-from dschat.rlhf.reward_sources import RewardSource, build_reward_source
+from dschat.rlhf.reward_sources import RewardSource, build_reward_source, check_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
 from dschat.rlhf.rollout import AnswerTokens
 from dschat.rlhf.rollout_metrics import ScoredAnswers
@@ -88,7 +88,7 @@ def run_ppo(
     set_up_logging()
     with ExitStack() as stack:
         stack.enter_context(claimed(config.output))
-        if reward_source is None and not config.has_reward_model:
+        if reward_source is None and not config.uses_reward_model:
             # before this process has an accelerator and gigabytes of weights
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
         _train(config, reward_source, sample, parser)
@@ -292,6 +292,7 @@ class PPOLoop:
 
 def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
     """Check everything that can be checked without weights."""
+    check_reward_source(config.reward)
     trust = config.runtime.trust_remote_code
     lengths = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
     flags = "--max_prompt_seq_len and --max_answer_seq_len"
@@ -320,7 +321,7 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         output=config.output,
         resume=config.saving.resume,
     )
-    if config.has_reward_model:
+    if config.has_reward_checkpoint:
         return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
     _check_has_tests(config, prepared)
     head = "its score head" if has_head(critic) else "a new score head"
@@ -343,7 +344,7 @@ def _critic_path(config: PPOConfig, actor: str) -> str:
     if named is None:
         return actor
     critic = check_model_path("critic_model_name_or_path", named)
-    if config.has_reward_model:
+    if config.has_reward_checkpoint:
         check_has_head("critic_model_name_or_path", critic)
     return critic
 
@@ -382,7 +383,7 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
         ("reference", paths.actor, reference, False, adapters[0]),
         ("critic", paths.critic, Placement(trained[1], dtype, offload), True, adapters[1]),
     ]
-    if config.has_reward_model:
+    if config.uses_reward_model:
         reward = Placement(models.reward_zero_stage, dtype, offload)
         roles.append(("reward model", paths.critic, reward, False, adapters[1]))
     lines = []

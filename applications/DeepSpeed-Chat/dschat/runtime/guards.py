@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from dschat.config.sections import GuardConfig
-from dschat.errors import TrainingFault
-from dschat.runtime.distributed import gather, rank, reduce_max
+from dschat.errors import TrainingFault, UserError
+from dschat.runtime.distributed import gather, rank, reduce_max, union
 
 logger = logging.getLogger(__name__)
 
@@ -125,3 +124,15 @@ def _broken(model: nn.Module) -> list[str]:
     # under ZeRO-3 a rank holds its part of a weight apart
     parts = ((name, getattr(p, "ds_tensor", p)) for name, p in model.named_parameters())
     return [name for name, part in parts if not bool(torch.isfinite(part.detach()).all())]
+
+
+def raise_together(error: UserError | None, device: torch.device) -> None:
+    """Raise on all ranks the UserError that any rank met, so that nobody waits for the others; all ranks call it.
+
+    Args:
+        error: what this rank met, or None.
+        device: where this rank computes.
+    """
+    failed = torch.tensor(int(error is not None), device=device)
+    if reduce_max(failed).item():
+        raise UserError(union([] if error is None else [str(error)])[0]) from error

@@ -11,13 +11,23 @@ from dschat.code_execution.pool import GradingPool, SandboxChoice, default_worke
 from dschat.config.sections import LearnedRewardConfig, UnitTestRewardConfig
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
+from dschat.rlhf.reward_sources.python_function import FunctionReward, load_reward_function
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
+from dschat.rlhf.reward_sources.weighted_sum import WeightedSum
 
-__all__ = ["RewardSource", "SequenceScores", "build_reward_source"]
+__all__ = ["RewardSource", "SequenceScores", "build_reward_source", "check_reward_source"]
 
 logger = logging.getLogger(__name__)
 
 _MEBIBYTE = 2**20
+
+
+def check_reward_source(config: LearnedRewardConfig | UnitTestRewardConfig) -> None:
+    """Raise UserError for settings whose source cannot be built; no weights are read."""
+    match config:
+        case LearnedRewardConfig():
+            for name in config.reward_function:
+                load_reward_function(name)
 
 
 def build_reward_source(
@@ -27,14 +37,13 @@ def build_reward_source(
 
     Args:
         config: its type chooses the variant.
-        reward_model: the frozen copy of the step-2 checkpoint, which scores tokens; for LearnedRewardConfig alone.
+        reward_model: the frozen copy of the step-2 checkpoint, which scores tokens; None where nothing asks for it.
     Raises:
         UserError: programs are to be run and no sandbox works here.
     """
     match config:
         case LearnedRewardConfig():
-            assert reward_model is not None
-            return LearnedModelReward(reward_model)
+            return _weighted(config, reward_model)
         case UnitTestRewardConfig():
             rules = GradingRules(
                 time_limit=config.test_time_limit,
@@ -50,3 +59,13 @@ def build_reward_source(
             )
             logger.info("programs are graded in %s", pool.description)
             return UnitTestReward(pool)
+
+
+def _weighted(config: LearnedRewardConfig, reward_model: nn.Module | None) -> RewardSource:
+    parts: list[tuple[float, RewardSource]] = []
+    if reward_model is not None:
+        parts.append((config.reward_model_weight, LearnedModelReward(reward_model)))
+    for name, weight in zip(config.reward_function, config.function_weights, strict=True):
+        parts.append((weight, FunctionReward(name, load_reward_function(name))))
+    (weight, source), *more = parts
+    return WeightedSum(tuple(parts)) if more or weight != 1 else source
