@@ -25,9 +25,10 @@ class RetiredFlag:
 
 
 _HYBRID = RetiredFlag(
-    (), "the hybrid engine has no Gemma or Qwen and is not supported; answers are generated with gathered weights"
+    (),
+    "the hybrid engine is not supported: DeepSpeed 0.19.8 has GPU kernels for Llama, none for Gemma or Qwen and none "
+    "that fit the OPT of transformers 5; drop it, answers are generated with the gathered weights",
 )
-_UNSUPERVISED = RetiredFlag((), "the unsupervised loss is not supported yet; drop the flag")
 _PADDING = RetiredFlag(("0", "1"), "scores are found from the attention mask, whatever the padding")
 
 RETIRED_FLAGS: dict[str, RetiredFlag] = {
@@ -44,11 +45,6 @@ RETIRED_FLAGS: dict[str, RetiredFlag] = {
     "release_inference_cache": _HYBRID,
     "inference_tp_size": RetiredFlag(("1",), _HYBRID.advice),
     "tp_gather_partition_size": _HYBRID,
-    "unsupervised_dataset_name": _UNSUPERVISED,
-    "unsupervised_dataset_config_name": _UNSUPERVISED,
-    "unsup_coef": _UNSUPERVISED,
-    "preprocessing_num_workers": _UNSUPERVISED,
-    "align_overflow": RetiredFlag(OFF, "joint fp16 overflow handling is not supported yet; use --dtype bf16"),
     "add_eot_token": RetiredFlag(OFF, "it never had an effect; use --end_of_conversation_token"),
     "termination_condition": RetiredFlag(("fixed",), "macro actions are not supported yet; use fixed with --ngram 1"),
     "ngram": RetiredFlag(("1",), "macro actions are not supported yet; use --ngram 1, which is plain PPO"),

@@ -196,6 +196,9 @@ class ActorCriticConfig:
     offload_reference_model: bool = HfArg(
         default=False, help="Keep the reference (ZeRO 3) and the actor's average in host memory."
     )
+    align_overflow: bool = HfArg(
+        default=False, help="fp16 (ZeRO 1-3): where either model's gradients overflow, both skip the step."
+    )
     enable_zero3_generation_gather: bool = HfArg(
         default=True, help="ZeRO 3: gather the actor once per rollout, not once per token; needs room for all of it."
     )
@@ -288,6 +291,25 @@ class PPOUpdateConfig:
     policy_clip: float = HfArg(default=0.2, help="Clip range of the policy's probability ratio.")
     value_clip: float = HfArg(default=0.2, help="Clip range of the change in value.")
     reward_clip: float = HfArg(default=2.5, help="Sequence scores are clipped to plus or minus this.")
+
+
+@dataclass(frozen=True)
+class UnsupervisedConfig:
+    """PPO-ptx: the pretraining loss mixed into the actor's (Ouyang et al. 2022, arXiv 2203.02155, Eq. 2)."""
+
+    _argument_group_name: ClassVar[str] = "unsupervised mix"
+
+    unsupervised_dataset_name: str | None = HfArg(
+        default=None, help="Plain text to mix in: a txt, json, jsonl or parquet file or folder, or a hub dataset."
+    )
+    unsupervised_dataset_config_name: str | None = HfArg(default=None, help="Configuration of the hub dataset.")
+    unsup_coef: float = HfArg(default=27.8, help="Coefficient of the text's mean negative log-likelihood; 0: off.")
+    preprocessing_num_workers: int = HfArg(default=1, help="Processes that tokenise the plain text.")
+
+    @property
+    def active(self) -> bool:
+        """Whether text is mixed in."""
+        return self.unsupervised_dataset_name is not None and self.unsup_coef > 0
 
 
 @dataclass(frozen=True)

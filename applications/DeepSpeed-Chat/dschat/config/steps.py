@@ -30,6 +30,7 @@ from dschat.config.sections import (
     ScheduleConfig,
     SFTDataConfig,
     SupervisedConfig,
+    UnsupervisedConfig,
     WassersteinConfig,
 )
 from dschat.errors import UserError
@@ -113,6 +114,8 @@ class PPOConfig:
     """Sampling."""
     ppo: PPOUpdateConfig
     """Rewards, advantages, losses."""
+    unsupervised: UnsupervisedConfig
+    """Plain text mixed in."""
     schedule: ScheduleConfig
     """Length and learning-rate curve."""
     runtime: RuntimeConfig
@@ -148,6 +151,7 @@ class PPOConfig:
         for flag in ("actor_zero_stage", "critic_zero_stage"):
             _check_zero_stage(flag, getattr(self.models, flag))
         _check_positive(self.models, "actor_learning_rate", "critic_learning_rate")
+        _check_overflow(self.models, self.runtime)
         _check_lora(self.lora, "actor_", self.models.actor_zero_stage, self.adaptation, self.runtime)
         _check_lora(self.lora, "critic_", self.models.critic_zero_stage, self.adaptation, self.runtime)
         _check_adaptation(
@@ -159,6 +163,10 @@ class PPOConfig:
             raise UserError(
                 "--offload_reference_model has no effect: the reference is the actor without its adapter; drop it"
             )
+        _check_not_negative(self.unsupervised, "unsup_coef")
+        _check_at_least_one(self.unsupervised, "preprocessing_num_workers")
+        if self.unsupervised.unsupervised_dataset_config_name and not self.unsupervised.unsupervised_dataset_name:
+            raise UserError("--unsupervised_dataset_config_name needs --unsupervised_dataset_name")
         _check_not_negative(self.monitoring, "save_steps", "eval_steps")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
 
@@ -374,6 +382,15 @@ def _check_wasserstein(wasserstein: WassersteinConfig) -> None:
 def _check_zero_stage(flag: str, stage: int) -> None:
     if stage not in (0, 1, 2, 3):
         raise UserError(f"--{flag} must be 0, 1, 2 or 3, got {stage}")
+
+
+def _check_overflow(models: ActorCriticConfig, runtime: RuntimeConfig) -> None:
+    if not models.align_overflow:
+        return
+    if runtime.dtype != "fp16":
+        raise UserError(f"--align_overflow has no effect with --dtype {runtime.dtype}: nothing overflows; drop it")
+    if 0 in (models.actor_zero_stage, models.critic_zero_stage):
+        raise UserError("--align_overflow needs --actor_zero_stage and --critic_zero_stage of 1, 2 or 3")
 
 
 def _check_at_least_one(section: Any, *flags: str) -> None:

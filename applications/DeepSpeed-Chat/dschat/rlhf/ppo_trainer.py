@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,16 +13,18 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
+from dschat.data.plain_text import TextBlocks
 from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.ppo_math import generalized_advantages, policy_loss, shape_rewards, value_loss
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource
-from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
+from dschat.rlhf.rlhf_engine import TEXT_PASSES, DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
 from dschat.rlhf.scoring import Scores, response_log_probs, response_values, score_rollout
-from dschat.runtime.distributed import reduce_sum, world_size
+from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.guards import check_finite
 from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.overflow import step_together
 
 SampleAnswers = Callable[[PromptBatch], Tensor]
 
@@ -51,6 +54,7 @@ class DeepSpeedPPOTrainer:
         *,
         device: torch.device,
         sample: SampleAnswers | None = None,
+        text: TextBlocks | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -63,6 +67,7 @@ class DeepSpeedPPOTrainer:
             tokens: end and padding tokens of an answer.
             device: where this rank computes.
             sample: continues prompts [B, P] to [B, P + R]; default: the actor, as the settings say.
+            text: what the actor also learns to predict, where the settings mix text in.
         """
         self._engine = engine
         self._config = config
@@ -72,6 +77,7 @@ class DeepSpeedPPOTrainer:
         self._tokens = tokens
         self._device = device
         self._sample = sample or self._sample_from_actor
+        self._text = text
         self._models = engine.scored_models()
 
     def generate_experience(
@@ -129,9 +135,11 @@ class DeepSpeedPPOTrainer:
         self._engine.actor.train()
         self._engine.critic.train()
         experience = concatenate(experiences, pad_token_id=self._tokens.pad)
+        update = (step - 1) * self._config.batches(world_size()).updates
         for epoch in range(self._config.ppo.ppo_epochs):
             for window in self._windows(experience, seed=(self._config.runtime.seed, step, epoch)):
-                self._update(window, means, step=step)
+                self._update(window, self._text_rows(update, len(window)), means, step=step)
+                update += 1
         means.add("training_seconds", time.perf_counter() - started, 1.0)
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
@@ -147,8 +155,8 @@ class DeepSpeedPPOTrainer:
         for start in range(0, len(micro), accumulation):
             yield micro[start : start + accumulation]
 
-    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> None:
-        """One optimizer step of both models."""
+    def _update(self, window: Sequence[Experience], text: Sequence[Tensor], means: WeightedMeans, *, step: int) -> None:
+        """One optimizer step of both models; `text` holds a batch [b, L] for each of the window, or nothing."""
         tokens = torch.stack([batch.response_mask.sum() for batch in window]).sum()
         all_tokens = reduce_sum(tokens.double()).clamp_min(1.0)
         # DeepSpeed averages over ranks and accumulated micro-batches; undo both to get a mean over tokens
@@ -156,15 +164,16 @@ class DeepSpeedPPOTrainer:
         actor, critic = self._engine.actor, self._engine.critic
         losses: list[Tensor] = []
         for number, batch in enumerate(window, start=1):
+            if text:
+                losses.append(self._text_pass(text[number - 1], means))
             actor_loss, clipped, log_ratio = self._actor_loss(batch)
-            actor.backward(actor_loss * scale)
+            actor.backward(actor_loss * scale * (TEXT_PASSES if text else 1))
             critic_loss = self._critic_loss(batch)
             critic.backward(critic_loss * scale)
             losses += [actor_loss.detach(), critic_loss.detach()]
             if number == len(window):
                 check_finite(torch.stack(losses), step=step, what="PPO losses")
-            actor.step()
-            critic.step()
+            self._step(actor, critic)
             weight = batch.response_mask.sum()
             means.add("actor_loss", losses[-2], weight)
             means.add("critic_loss", losses[-1], weight)
@@ -175,6 +184,34 @@ class DeepSpeedPPOTrainer:
             norm = engine.get_global_grad_norm()
             if norm is not None:
                 means.add(f"{name}_grad_norm", float(norm), 1.0)
+
+    def _step(self, actor: Any, critic: Any) -> None:
+        """Step both engines, which they do or skip together where the settings say so."""
+        if self._config.models.align_overflow:
+            step_together([actor, critic])
+        else:
+            actor.step()
+            critic.step()
+
+    def _text_rows(self, update: int, micro_batches: int) -> Sequence[Tensor]:
+        """This rank's text [b, L] for each micro-batch of optimizer step number `update`; empty without any."""
+        if self._text is None:
+            return ()
+        size = self._config.ppo.per_device_training_batch_size
+        count = micro_batches * size
+        rows = self._text.rows((update * world_size() + rank()) * count, count)
+        return rows.to(self._device).split(size)
+
+    def _text_pass(self, rows: Tensor, means: WeightedMeans) -> Tensor:
+        """Add the gradient of the mean negative log-likelihood of text [b, L] to the actor's, and return it."""
+        actor = self._engine.actor
+        log_probs = response_log_probs(actor, self._models, rows, torch.ones_like(rows), width=rows.shape[1] - 1)
+        # every pass over text has equally many tokens: the mean of their means is that of the whole optimizer step
+        loss = -log_probs.mean()
+        actor.backward(loss * self._config.unsupervised.unsup_coef * TEXT_PASSES)
+        actor.step()  # accumulates: the pass over answers is still to come
+        means.add("unsupervised_loss", loss.detach() * log_probs.numel(), log_probs.numel())
+        return loss.detach()
 
     def _actor_loss(self, batch: Experience) -> tuple[Tensor, Tensor, Tensor]:
         """Summed loss, number of clipped tokens, and summed k3 estimate of KL(sampling policy || policy)."""

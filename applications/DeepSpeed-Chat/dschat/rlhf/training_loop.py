@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
+from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.models.causal_lm import check_context
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head
@@ -25,7 +26,7 @@ from dschat.models.tokenizer import (
     load_config,
     load_tokenizer,
 )
-from dschat.preparation import METRICS_NAME, Prepared, prepare, steps_per_epoch, tensorboard_folder
+from dschat.preparation import METRICS_NAME, Prepared, cache_folder, prepare, steps_per_epoch, tensorboard_folder
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers, ScoredAnswers
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
@@ -33,7 +34,7 @@ from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
 from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
-from dschat.runtime.distributed import rank, world_size
+from dschat.runtime.distributed import main_process_first, rank, world_size
 from dschat.runtime.logging import show_table, step_progress
 from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
 from dschat.runtime.metrics import MetricsLog, WeightedMeans
@@ -70,6 +71,7 @@ def run_ppo(
     tokenizer = prepared.tokenizer
     plan = _plan(config, len(prepared.data.train))
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
+    text = _plain_text(config, prepared)
     if config.runtime.dry_run:
         for line in memory_report(config, paths):
             logger.info("%s", line)
@@ -92,6 +94,7 @@ def run_ppo(
         _answer_tokens(tokenizer, config.data.end_of_conversation_token),
         device=prepared.device,
         sample=sample,
+        text=text,
     )
     PPOLoop(config, prepared, engine, trainer, plan).run()
 
@@ -228,6 +231,22 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         output=config.output,
     )
     return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
+
+
+def _plain_text(config: PPOConfig, prepared: Prepared) -> TextBlocks | None:
+    """The text to mix in, None where there is none or its coefficient is 0."""
+    settings = config.unsupervised
+    if not settings.active:
+        return None
+    source = TextSource(
+        name=str(settings.unsupervised_dataset_name),
+        config_name=settings.unsupervised_dataset_config_name,
+        num_workers=settings.preprocessing_num_workers,
+        cache_dir=cache_folder(config.data, prepared.output),
+    )
+    length = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
+    with main_process_first():
+        return build_blocks(source, tokenizer=prepared.tokenizer, block_length=length, seed=config.runtime.seed)
 
 
 def _plan(config: PPOConfig, prompts: int) -> Plan:
