@@ -113,6 +113,14 @@ def write_problems(path: Path, *, rows: int = 40) -> Path:
     return path
 
 
+def write_text(folder: Path, *, paragraphs: int = 300, seed: int = 0) -> Path:
+    """A file text.txt of paragraphs made of the same words."""
+    random_words = random.Random(seed)
+    path = folder / "text.txt"
+    path.write_text("\n\n".join(" ".join(random_words.choices(WORDS, k=30)) for _ in range(paragraphs)))
+    return path
+
+
 def make_folders(folder: Path, *, family: str = "llama", pad: Literal["pad", "eos"] = "pad") -> dict[str, str]:
     """Data, a language model and a reward model on disk; returns their paths."""
     from dschat.models.reward_model import load_token_scorer

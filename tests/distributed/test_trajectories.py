@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.jobs import Job, make_folders, ppo_arguments, read_metrics, run_job, supervised_arguments
+from tests.jobs import Job, make_folders, ppo_arguments, read_metrics, run_job, supervised_arguments, write_text
 from tests.launch import launch
 
 TOLERANCE = 2e-4
@@ -25,10 +25,20 @@ PPO_LORA = (
 )
 EMA = " --enable_ema --ema_decay 0.6 --save_steps 1"
 PPO_CUT = "--per_device_generation_batch_size {gen} --per_device_training_batch_size {train} "
+PPO_METRICS = ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm")
 COMPARED = {
     "sft": ("loss", "eval_loss", "grad_norm"),
     "reward": ("loss", "accuracy", "eval_loss", "grad_norm"),
-    "ppo": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
+    "ppo": (
+        "unsupervised_loss",
+        "reward",
+        "penalty",
+        "actor_loss",
+        "critic_loss",
+        "advantage",
+        "return",
+        "actor_grad_norm",
+    ),
     "wpr": ("reward", "penalty", "actor_loss", "critic_loss", "advantage", "return", "actor_grad_norm"),
     "macro": ("reward", "advantage", "return", "actor_loss", "critic_loss", "segments", "segment_length"),
 }
@@ -67,6 +77,13 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     extra = "--actor_zero_stage 2 --critic_zero_stage 2 --gradient_accumulation_steps 4 --offload "
     extra += PPO_CUT.format(gen=2, train=2)
     jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    for stage in (2, 3):
+        name = f"ppo-text-2x2x4-z{stage}{stage}"
+        extra = (
+            f"--actor_zero_stage {stage} --critic_zero_stage {stage} --gradient_accumulation_steps 4 --unsup_coef 0.5 "
+        )
+        extra += f"--unsupervised_dataset_name {folder / 'text.txt'} " + PPO_CUT.format(gen=2, train=2)
+        jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "wpr-2x8-z33"
     extra = "--actor_zero_stage 3 --critic_zero_stage 3 --top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=8, train=8)
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
@@ -100,6 +117,9 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
             f"{step}-lora-1x8-z0": f"--zero_stage 0 --per_device_train_batch_size 8 {LORA}",
         }.items():
             jobs[name] = Job(step, supervised_arguments(paths, "sft", folder / name, extra))
+    name = "ppo-text-1x16-z00"
+    extra = f"--unsupervised_dataset_name {write_text(folder)} --unsup_coef 0.5 " + PPO_CUT.format(gen=16, train=16)
+    jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     for name, extra in {
         "ppo-1x16-z00": PPO_CUT.format(gen=16, train=16),
         "ppo-1x4x4-z12": "--actor_zero_stage 1 --critic_zero_stage 2 --gradient_accumulation_steps 4 "
@@ -156,6 +176,7 @@ def columns(folder: Path, names: tuple[str, ...]) -> list[dict[str, Any]]:
         ("ppo-1x16-z00", f"ppo-{other}")
         for other in ("1x4x4-z12", "1x16x4-z22", "2x8-z11", "2x8-z23", "2x8-z32", "2x8-z33", "2x2x4-z22")
     ]
+    + [("ppo-text-1x16-z00", f"ppo-text-2x2x4-{stages}") for stages in ("z22", "z33")]
     + [("wpr-1x16-z00", "wpr-2x8-z33"), ("wpr-silent-1x16-z00", "wpr-silent-2x8-z33")]
     + [(f"{step}-lora-1x8-z0", f"{step}-lora-2x4-z3") for step in ("sft", "reward")]
     + [("wpr-lora-1x16-z00", f"wpr-lora-2x8-{stages}") for stages in ("z21", "z33")]

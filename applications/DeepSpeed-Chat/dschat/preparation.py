@@ -167,10 +167,15 @@ def data_source(data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataC
         apps_prompt=data.apps_prompt,
         sft_only_data_path=tuple(sft_data.sft_only_data_path) if sft_data else (),
         seed=seed,
-        cache_dir=Path(data.data_output_path) if data.data_output_path else folder / "data_cache",
+        cache_dir=cache_folder(data, folder),
         end_of_conversation=None if token == SENTINEL_NONE else token,
         loss_on_prompt=sft_data.loss_on_prompt if sft_data else False,
     )
+
+
+def cache_folder(data: DataConfig, folder: Path) -> Path:
+    """Where tokenised data is kept, in the run's folder unless told otherwise."""
+    return Path(data.data_output_path) if data.data_output_path else folder / "data_cache"
 
 
 def steps_per_epoch(rows: int, rows_per_step: int) -> int:

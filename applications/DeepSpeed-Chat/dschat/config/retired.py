@@ -24,9 +24,10 @@ class RetiredFlag:
 
 
 _HYBRID = RetiredFlag(
-    (), "the hybrid engine has no Gemma or Qwen and is not supported; answers are generated with gathered weights"
+    (),
+    "the hybrid engine is not supported: DeepSpeed 0.19.8 has GPU kernels for Llama, none for Gemma or Qwen and none "
+    "that fit the OPT of transformers 5; drop it, answers are generated with the gathered weights",
 )
-_UNSUPERVISED = RetiredFlag((), "the unsupervised loss is not supported yet; drop the flag")
 _PADDING = RetiredFlag(("0", "1"), "scores are found from the attention mask, whatever the padding")
 
 RETIRED_FLAGS: dict[str, RetiredFlag] = {
@@ -43,11 +44,7 @@ RETIRED_FLAGS: dict[str, RetiredFlag] = {
     "release_inference_cache": _HYBRID,
     "inference_tp_size": RetiredFlag(("1",), _HYBRID.advice),
     "tp_gather_partition_size": _HYBRID,
-    "unsupervised_dataset_name": _UNSUPERVISED,
-    "unsupervised_dataset_config_name": _UNSUPERVISED,
-    "unsup_coef": _UNSUPERVISED,
-    "preprocessing_num_workers": _UNSUPERVISED,
-    "align_overflow": RetiredFlag(OFF, "joint fp16 overflow handling is not supported yet; use --dtype bf16"),
+    "align_overflow": RetiredFlag(ALWAYS_ON, "actor and critic always skip a step together where fp16 overflows"),
     "add_eot_token": RetiredFlag(OFF, "it never had an effect; use --end_of_conversation_token"),
     "cost_emb": RetiredFlag((), "no cost matrix is cached any more; drop the flag"),
     "lam_length": RetiredFlag(("0", "0.0"), "it never had an effect; drop the flag"),

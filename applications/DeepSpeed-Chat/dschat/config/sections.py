@@ -402,6 +402,25 @@ class MacroActionConfig:
 
 
 @dataclass(frozen=True)
+class UnsupervisedConfig:
+    """PPO-ptx: the pretraining loss mixed into the actor's (Ouyang et al. 2022, arXiv 2203.02155, Eq. 2)."""
+
+    _argument_group_name: ClassVar[str] = "unsupervised mix"
+
+    unsupervised_dataset_name: str | None = HfArg(
+        default=None, help="Plain text to mix in: a txt, json, jsonl or parquet file or folder, or a hub dataset."
+    )
+    unsupervised_dataset_config_name: str | None = HfArg(default=None, help="Configuration of the hub dataset.")
+    unsup_coef: float = HfArg(default=27.8, help="Coefficient of the text's mean negative log-likelihood; 0: off.")
+    preprocessing_num_workers: int = HfArg(default=1, help="Processes that tokenise the plain text.")
+
+    @property
+    def active(self) -> bool:
+        """Whether text is mixed in."""
+        return self.unsupervised_dataset_name is not None and self.unsup_coef > 0
+
+
+@dataclass(frozen=True)
 class MonitoringConfig:
     """When step 3 evaluates and shows answers."""
 

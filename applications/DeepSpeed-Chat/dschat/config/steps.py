@@ -35,6 +35,7 @@ from dschat.config.sections import (
     ShapingConfig,
     SupervisedConfig,
     UnitTestRewardConfig,
+    UnsupervisedConfig,
     WassersteinConfig,
 )
 from dschat.errors import UserError
@@ -129,6 +130,8 @@ class PPOConfig:
     """What may happen to scores, penalties and advantages."""
     macro_actions: MacroActionConfig
     """What counts as one decision."""
+    unsupervised: UnsupervisedConfig
+    """Plain text mixed in."""
     schedule: ScheduleConfig
     """Length and learning-rate curve."""
     runtime: RuntimeConfig
@@ -185,6 +188,10 @@ class PPOConfig:
                 "--offload_reference_model has no effect: the reference is the actor without its adapter; drop it"
             )
         _check_not_negative(self.monitoring, "eval_steps")
+        _check_not_negative(self.unsupervised, "unsup_coef")
+        _check_at_least_one(self.unsupervised, "preprocessing_num_workers")
+        if self.unsupervised.unsupervised_dataset_config_name and not self.unsupervised.unsupervised_dataset_name:
+            raise UserError("--unsupervised_dataset_config_name needs --unsupervised_dataset_name")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
 
     @property

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
+from dschat.data.plain_text import TextBlocks
 from dschat.errors import UserError
 from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
 from dschat.rlhf.constituency import ConstituencyParser
@@ -20,13 +21,13 @@ from dschat.rlhf.macro_actions import segment_advantages
 from dschat.rlhf.ppo_math import masked_sums, policy_loss, value_loss, whiten
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
-from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
+from dschat.rlhf.rlhf_engine import TEXT_PASSES, DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
 from dschat.rlhf.rollout_metrics import ScoredAnswers, record_rollout, record_segments, record_verdict, scored_answers
 from dschat.rlhf.scoring import response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
-from dschat.runtime.distributed import reduce_sum, world_size
+from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.faults import hit
 from dschat.runtime.guards import check_finite, raise_together
 from dschat.runtime.metrics import WeightedMeans
@@ -50,6 +51,7 @@ class DeepSpeedPPOTrainer:
         device: torch.device,
         sample: SampleAnswers | None = None,
         parser: ConstituencyParser | None = None,
+        text: TextBlocks | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -63,6 +65,7 @@ class DeepSpeedPPOTrainer:
             device: where this rank computes.
             sample: continues prompts [B, P] to [B, P + R]; default: the actor, as the settings say.
             parser: for macro actions by parsing.
+            text: what the actor also learns to predict, where the settings mix text in.
         """
         self._engine = engine
         self._config = config
@@ -72,6 +75,7 @@ class DeepSpeedPPOTrainer:
         self._tokens = tokens
         self._device = device
         self._sample = sample or self._sample_from_actor
+        self._text = text
         self._models = engine.scored_models()
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
@@ -173,8 +177,10 @@ class DeepSpeedPPOTrainer:
             whitened = whiten(experience.advantages, experience.response_mask, sums)
             experience = replace(experience, advantages=whitened)
         complete, limit, updates = True, self._config.ppo.early_stop_kl, 0
+        first = (step - 1) * self._config.batches(world_size()).updates
         for window in self._all_windows(experience, step=step):
-            stepped, change = self._update(window, means, step=step)
+            text = self._text_rows(first + updates, len(window))
+            stepped, change = self._update(window, text, means, step=step)
             complete &= stepped
             updates += 1
             if limit is not None and change > limit:
@@ -222,9 +228,16 @@ class DeepSpeedPPOTrainer:
         for start in range(0, len(micro), accumulation):
             yield micro[start : start + accumulation]
 
-    def _update(self, window: Sequence[Experience], means: WeightedMeans, *, step: int) -> tuple[bool, float]:
+    def _update(
+        self, window: Sequence[Experience], text: Sequence[Tensor], means: WeightedMeans, *, step: int
+    ) -> tuple[bool, float]:
         """One optimizer step of both models, or of neither.
 
+        Args:
+            window: its micro-batches.
+            text: a batch [b, L] of plain text for each of them, or nothing.
+            means: receives losses and gradient norms.
+            step: the PPO step in progress.
         Returns:
             whether it was made, and how far the policy had moved before it, over all ranks: the k3 estimate of
             KL(sampling policy || policy) per token, 0 unless --early_stop_kl asks for it.
@@ -238,9 +251,11 @@ class DeepSpeedPPOTrainer:
         losses: dict[str, list[Tensor]] = {"actor's loss": [], "critic's loss": []}
         change = torch.zeros((), device=self._device)
         for number, batch in enumerate(window, start=1):
+            if text:
+                losses.setdefault("loss on plain text", []).append(self._text_pass(text[number - 1], means))
             actor_loss, batch_change = self._actor_loss(batch, means)
             hit("train.backward")
-            actor.backward(actor_loss * scale)
+            actor.backward(actor_loss * scale * (TEXT_PASSES if text else 1))
             critic_loss = self._critic_loss(batch, means)
             critic.backward(critic_loss * (ppo.value_loss_coef * scale))
             losses["actor's loss"].append(actor_loss.detach())
@@ -260,13 +275,39 @@ class DeepSpeedPPOTrainer:
         # the same number on every rank, so that all stop together
         return stepped, float(reduce_sum(change.double()) / all_tokens) if ppo.early_stop_kl is not None else 0.0
 
+    def _text_rows(self, update: int, micro_batches: int) -> Sequence[Tensor]:
+        """This rank's text [b, L] for each micro-batch of optimizer step number `update`; empty without any."""
+        if self._text is None:
+            return ()
+        size = self._config.ppo.per_device_training_batch_size
+        count = micro_batches * size
+        rows = self._text.rows((update * world_size() + rank()) * count, count)
+        return rows.to(self._device).split(size)
+
+    def _text_pass(self, rows: Tensor, means: WeightedMeans) -> Tensor:
+        """Add the gradient of the mean negative log-likelihood of text [b, L] to the actor's, and return it."""
+        actor = self._engine.actor
+        width = rows.shape[1] - 1
+        logits = self._actor_logits(rows, torch.ones_like(rows), width=width)
+        log_probs = token_log_probs(logits, rows[:, -width:])
+        # every pass over text has equally many tokens: the mean of their means is that of the whole optimizer step
+        loss = -log_probs.mean()
+        actor.backward(loss * self._config.unsupervised.unsup_coef * TEXT_PASSES)
+        actor.step()  # accumulates: the pass over answers is still to come
+        means.add("unsupervised_loss", loss.detach() * log_probs.numel(), log_probs.numel())
+        return loss.detach()
+
+    def _actor_logits(self, sequences: Tensor, attention_mask: Tensor, *, width: int) -> Tensor:
+        """Logits [b, width, V] that predict the last `width` tokens of sequences [b, L], real tokens only."""
+        models = self._models
+        logits = response_logits(self._engine.actor, models.model_class, sequences, attention_mask, width=width)
+        return logits[..., : models.vocab_size]
+
     def _actor_loss(self, batch: Experience, means: WeightedMeans) -> tuple[Tensor, Tensor]:
         """Summed loss, and summed k3 estimate of KL(sampling policy || policy)."""
         ppo, mask = self._config.ppo, batch.response_mask
         width = mask.shape[1]
-        logits = response_logits(
-            self._engine.actor, self._models.model_class, batch.sequences, batch.attention_mask, width=width
-        )[..., : self._models.vocab_size]
+        logits = self._actor_logits(batch.sequences, batch.attention_mask, width=width)
         log_probs = token_log_probs(logits, batch.sequences[:, -width:])
         loss, clipped = policy_loss(
             log_probs, batch.log_probs, batch.advantages, mask, clip=ppo.policy_clip, dual_clip=ppo.dual_clip

@@ -36,6 +36,9 @@ from dschat.runtime.moving_average import MovingAverage
 
 logger = logging.getLogger(__name__)
 
+TEXT_PASSES = 2
+"""Backward passes of the actor per micro-batch where text is mixed in: one over text, one over answers."""
+
 
 @dataclass(frozen=True)
 class ModelPaths:
@@ -88,7 +91,11 @@ class DeepSpeedRLHFEngine:
             ),
             self._placement(models.actor_zero_stage, config.runtime.offload),
             self._optimization(
-                models.actor_learning_rate, models.actor_weight_decay, config.actor_adapter, total_updates
+                models.actor_learning_rate,
+                models.actor_weight_decay,
+                config.actor_adapter,
+                total_updates,
+                passes=TEXT_PASSES if config.unsupervised.active else 1,
             ),
         )
         self.reference = self._frozen(
@@ -207,7 +214,13 @@ class DeepSpeedRLHFEngine:
         return Placement(training_stage(stage, self._dtype), self._dtype, offload)
 
     def _optimization(
-        self, learning_rate: float, weight_decay: float, adapter: AdapterSettings | None, total_updates: int
+        self,
+        learning_rate: float,
+        weight_decay: float,
+        adapter: AdapterSettings | None,
+        total_updates: int,
+        *,
+        passes: int = 1,
     ) -> Optimization:
         return Optimization(
             learning_rate=learning_rate,
@@ -215,6 +228,7 @@ class DeepSpeedRLHFEngine:
             micro_batch_size=self._config.ppo.per_device_training_batch_size,
             schedule=self._config.schedule,
             total_updates=total_updates,
+            passes=passes,
             lora_learning_rate=adapter.learning_rate if adapter else None,
         )
 

@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
+from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.errors import UserError
 from dschat.models.causal_lm import check_context
 from dschat.models.lora import check_adapter
@@ -28,7 +29,15 @@ from dschat.models.tokenizer import (
     load_config,
     load_tokenizer,
 )
-from dschat.preparation import Prepared, claimed, continuation, prepare, steps_per_epoch, tensorboard_folder
+from dschat.preparation import (
+    Prepared,
+    cache_folder,
+    claimed,
+    continuation,
+    prepare,
+    steps_per_epoch,
+    tensorboard_folder,
+)
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
 from dschat.rlhf.regularizers import build_regularizer
@@ -38,7 +47,7 @@ from dschat.rlhf.rollout import AnswerTokens
 from dschat.rlhf.rollout_metrics import ScoredAnswers
 from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
-from dschat.runtime.distributed import rank, world_size
+from dschat.runtime.distributed import main_process_first, rank, world_size
 from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.health import RunHealth
 from dschat.runtime.logging import set_up_logging, show_table, step_progress
@@ -109,6 +118,7 @@ def _train(
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
     models = {"actor_model_name_or_path": paths.actor, "critic_model_name_or_path": paths.critic}
     goes_on = continuation(config, prepared, models)
+    text = _plain_text(config, prepared)
     if config.runtime.dry_run:
         for line in memory_report(config, paths):
             logger.info("%s", line)
@@ -133,6 +143,7 @@ def _train(
         device=prepared.device,
         sample=sample,
         parser=parser,
+        text=text,
     )
     PPOLoop(config, prepared, engine, trainer, plan, goes_on).run()
 
@@ -347,6 +358,22 @@ def _critic_path(config: PPOConfig, actor: str) -> str:
     if config.has_reward_checkpoint:
         check_has_head("critic_model_name_or_path", critic)
     return critic
+
+
+def _plain_text(config: PPOConfig, prepared: Prepared) -> TextBlocks | None:
+    """The text to mix in, None where there is none or its coefficient is 0."""
+    settings = config.unsupervised
+    if not settings.active:
+        return None
+    source = TextSource(
+        name=str(settings.unsupervised_dataset_name),
+        config_name=settings.unsupervised_dataset_config_name,
+        num_workers=settings.preprocessing_num_workers,
+        cache_dir=cache_folder(config.data, prepared.output),
+    )
+    length = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
+    with main_process_first():
+        return build_blocks(source, tokenizer=prepared.tokenizer, block_length=length, seed=config.runtime.seed)
 
 
 def _plan(config: PPOConfig, prompts: int) -> Plan:

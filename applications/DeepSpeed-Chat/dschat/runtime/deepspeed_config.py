@@ -49,6 +49,8 @@ class Optimization:
     schedule: ScheduleConfig
     total_updates: int
     """Optimizer steps in the whole run."""
+    passes: int = 1
+    """Backward passes per micro-batch: 2 where a second loss is added to the gradient."""
     lora_learning_rate: float | None = None
     """Peak rate of a LoRA adapter, where the model has one."""
 
@@ -81,7 +83,7 @@ def training_settings(
         optimization: optimizer and batch sizes.
         overrides: path of a JSON file whose entries win (`--deepspeed_config`).
     """
-    accumulation = optimization.schedule.gradient_accumulation_steps
+    accumulation = optimization.schedule.gradient_accumulation_steps * optimization.passes
     settings = _shared_settings(placement) | {
         "train_micro_batch_size_per_gpu": optimization.micro_batch_size,
         "gradient_accumulation_steps": accumulation,
