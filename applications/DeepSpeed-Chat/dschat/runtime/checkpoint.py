@@ -21,16 +21,17 @@ def export_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     """
     weights = whole_state_dict(model)
     if is_main_process():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         aside = files.aside(folder)
-        files.remove(aside)
-        hit("export.write")
-        model.save_pretrained(aside, state_dict=weights)
-        tokenizer.save_pretrained(aside)
-        hit("export.sync")
-        for entry in aside.iterdir():
-            files.sync_file(entry)
-        files.replace_folder(folder)
+        with files.explained(f"the model {folder.name}", aside):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            files.remove(aside)
+            hit("export.write")
+            model.save_pretrained(aside, state_dict=weights)
+            tokenizer.save_pretrained(aside)
+            hit("export.sync")
+            for entry in aside.iterdir():
+                files.sync_file(entry)
+            files.replace_folder(folder)
     barrier()
 
 
