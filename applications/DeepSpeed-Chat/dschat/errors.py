@@ -23,12 +23,16 @@ class TrainingFault(RuntimeError):
     """Training cannot go on; the text says where it broke and what to try. Every rank raises it together."""
 
 
+class RankFault(TrainingFault):
+    """A fault of one rank that the others do not know of, so that it must speak for itself."""
+
+
 class Stopped(RuntimeError):
     """The run was asked to stop, and has saved all that it needs to go on. Every rank raises it together."""
 
 
 def run_guarded(main: Callable[[], None]) -> None:
-    """Run an entry point; print what a user can mend without a traceback, on the first rank alone, and exit.
+    """Run an entry point; print what a user can mend without a traceback, on one rank alone, and exit.
 
     The status is 2 for a UserError, 1 for a TrainingFault, and 75 for a run that was stopped and can go on.
     """
@@ -43,7 +47,9 @@ def run_guarded(main: Callable[[], None]) -> None:
 
 
 def _leave(error: Exception, status: int, *, kind: str = "error") -> None:
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(f"{kind}: {error}\n")
+    rank = os.environ.get("RANK", "0")
+    if rank == "0" or isinstance(error, RankFault):
+        where = "" if rank == "0" else f" on rank {rank}"
+        sys.stderr.write(f"{kind}{where}: {error}\n")
         sys.stderr.flush()
     sys.exit(status)

@@ -32,19 +32,20 @@ def export_model(
     """
     weights = read(model)
     if is_main_process():
-        folder.parent.mkdir(parents=True, exist_ok=True)
         aside = files.aside(folder)
-        files.remove(aside)
-        hit("export.write")
-        save_weights(model, weights, aside)
-        for part in (aside, aside / ADAPTER_FOLDER):
-            if part.is_dir():
-                tokenizer.save_pretrained(part)
-        hit("export.sync")
-        for entry in aside.rglob("*"):
-            if entry.is_file():
-                files.sync_file(entry)
-        files.replace_folder(folder)
+        with files.explained(f"the model {folder.name}", aside):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            files.remove(aside)
+            hit("export.write")
+            save_weights(model, weights, aside)
+            for part in (aside, aside / ADAPTER_FOLDER):
+                if part.is_dir():
+                    tokenizer.save_pretrained(part)
+            hit("export.sync")
+            for entry in aside.rglob("*"):
+                if entry.is_file():
+                    files.sync_file(entry)
+            files.replace_folder(folder)
     barrier()
 
 

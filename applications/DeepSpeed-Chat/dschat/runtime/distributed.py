@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -15,11 +16,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from dschat.errors import TrainingFault, UserError
+from dschat.errors import RankFault, TrainingFault, UserError
 
 T = TypeVar("T")
 
 DEFAULT_TIMEOUT_SECONDS = 1800.0
+TIMEOUT_SIGNS = ("Timed out waiting", "timed out", "Timeout")
+LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+ARRIVAL_SECONDS = 2.0
+"""How far apart the ranks may give up waiting."""
 ZERO_PARTITIONED = 3
 """The ZeRO stage at which a rank holds only a part of every weight."""
 
@@ -84,6 +89,31 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if dist.is_initialized():
         dist.barrier()
+
+
+def is_about_lost_ranks(error: BaseException) -> bool:
+    """Whether an error is a collective operation's, of which other ranks did not do their part."""
+    return world_size() > 1 and any(sign in str(error) for sign in (*TIMEOUT_SIGNS, *LOST_SIGNS))
+
+
+def explain_lost_ranks(error: RuntimeError, *, step: int) -> None:
+    """Raise RankFault in place of an error by which a collective operation says that other ranks are gone.
+
+    Ranks that waited in vain find each other in the rendezvous store; those that are not there did not arrive. On GPUs
+    NCCL's own watchdog ends the processes and names the operation.
+    """
+    if not is_about_lost_ranks(error):
+        return
+    if any(sign in str(error) for sign in LOST_SIGNS):
+        raise RankFault(f"contact with another rank was lost at step {step}; its own message says why") from error
+    store = dist.distributed_c10d._get_default_store()
+    store.set(f"dschat/waiting/{rank()}", "")
+    time.sleep(ARRIVAL_SECONDS)
+    absent = [number for number in range(world_size()) if not store.check([f"dschat/waiting/{number}"])]
+    missing = ", ".join(map(str, absent)) or "none, all wait for one another"
+    raise RankFault(
+        f"waited in vain for the other ranks at step {step} (--dist_timeout); ranks that did not arrive: {missing}"
+    ) from error
 
 
 def gather(item: T) -> list[T]:

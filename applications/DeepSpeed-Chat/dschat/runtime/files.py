@@ -5,10 +5,17 @@ Every step is a place at which tests break the run (`dschat.runtime.faults`).
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
+from dschat.errors import RankFault, TrainingFault
+from dschat.runtime.distributed import is_about_lost_ranks
 from dschat.runtime.faults import hit
 
 ASIDE = ".tmp-"
@@ -18,10 +25,42 @@ REPLACED = ".tmp-was-"
 PRUNED = ".tmp-old-"
 """Beginning of names of what is being deleted, perhaps by half."""
 
+MIB = 2**20
+LONGEST_REASON = 300
+FULL_DISK_SIGNS = ("unexpected pos", "No space left on device")
+
 
 def aside(target: Path) -> Path:
     """Where to write what will become `target`; one process at a time writes in a run's folder."""
     return target.parent / f"{ASIDE}{target.name}"
+
+
+@contextmanager
+def explained(what: str, aside: Path, *, advice: str = "") -> Iterator[None]:
+    """Turn a failed write in the body into one sentence, and leave nothing of it behind.
+
+    Args:
+        what: what is being written.
+        aside: where; deleted on failure.
+        advice: what to say at the end.
+    Raises:
+        RankFault: for what the libraries raise when a disk is full, gone or read-only.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, TrainingFault) or is_about_lost_ranks(error):
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+        place = next(folder for folder in aside.parents if folder.exists())
+        free = shutil.disk_usage(place).free
+        # torch says of a full disk that a position is unexpected
+        full = getattr(error, "errno", None) == errno.ENOSPC or any(sign in str(error) for sign in FULL_DISK_SIGNS)
+        reason = "the disk is full" if full else " ".join(str(error).split())[:LONGEST_REASON]
+        raise RankFault(
+            f"{what} could not be written to {aside.parent} ({reason}; {free / MIB:,.1f} MiB are free); make room "
+            f"there{advice}"
+        ) from error
 
 
 def sync_file(path: Path) -> None:

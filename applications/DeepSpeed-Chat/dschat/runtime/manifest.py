@@ -53,7 +53,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write `folder/manifest.json`."""
-        content = dataclasses.asdict(dataclasses.replace(self, settings_sha256=settings_key(self.settings)))
+        content = dataclasses.asdict(dataclasses.replace(self, settings_sha256=json_sha256(self.settings)))
+        content["manifest_sha256"] = json_sha256(content)
         files.write_whole(folder / MANIFEST_NAME, (json.dumps(content, indent=1) + "\n").encode())
 
     @staticmethod
@@ -61,16 +62,16 @@ class Manifest:
         """Read the manifest of a state; DamagedState if there is none or it is not whole."""
         try:
             content = json.loads((folder / MANIFEST_NAME).read_bytes())
-            manifest = Manifest(**content)
+            digest = content.pop("manifest_sha256")
+            if content["format"] != FORMAT:
+                raise DamagedState(f"{MANIFEST_NAME} has format {content['format']}, this version reads {FORMAT}")
+            if json_sha256(content) != digest:
+                raise DamagedState(f"{MANIFEST_NAME} has other content than was written")
+            return Manifest(**content)
         except OSError as error:
             raise DamagedState(f"{MANIFEST_NAME} cannot be read: {error.strerror}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedState(f"{MANIFEST_NAME} is not whole") from error
-        if manifest.format != FORMAT:
-            raise DamagedState(f"{MANIFEST_NAME} has format {manifest.format}, this version reads {FORMAT}")
-        if settings_key(manifest.settings) != manifest.settings_sha256:
-            raise DamagedState(f"{MANIFEST_NAME} has other settings than were written")
-        return manifest
 
 
 def record_files(folder: Path) -> dict[str, FileRecord]:
@@ -90,9 +91,9 @@ def verify(folder: Path, manifest: Manifest) -> str | None:
     return next((fault for fault in faults if fault is not None), None)
 
 
-def settings_key(settings: Mapping[str, Any]) -> str:
-    """SHA-256 of settings, hexadecimal."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+def json_sha256(content: Mapping[str, Any]) -> str:
+    """SHA-256 of a JSON-serialisable mapping, hexadecimal."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def installed_versions() -> dict[str, str]:

@@ -97,10 +97,12 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flush and close both files."""
-        if self._file is not None:
-            self._file.close()
-        if self._writer is not None:
-            self._writer.close()
+        for file in (self._file, self._writer):
+            if file is not None:
+                try:
+                    file.close()
+                except OSError as error:
+                    self._complain("the end of the metrics", error)
 
     def _complain(self, what: str, error: OSError) -> None:
         if what not in self._silent:

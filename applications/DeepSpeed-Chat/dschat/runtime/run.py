@@ -14,7 +14,7 @@ import torch
 from dschat.config.sections import SavingConfig
 from dschat.errors import Stopped, TrainingFault, UserError
 from dschat.runtime import files
-from dschat.runtime.distributed import barrier, is_main_process
+from dschat.runtime.distributed import barrier, explain_lost_ranks, is_main_process
 from dschat.runtime.faults import hit
 from dschat.runtime.metrics import MetricsLog
 from dschat.runtime.resume import ResumePoint, make_way
@@ -66,6 +66,7 @@ class ResumableRun:
         self._state = state
         self._stop = StopRequests()
         self._started = time.perf_counter()
+        self._step = self.done
 
     @property
     def done(self) -> int:
@@ -84,13 +85,16 @@ class ResumableRun:
 
     def steps(self, total: int) -> Iterator[int]:
         """Numbers of the steps that are left of `total`."""
+        self._step = self.done
         if self.done > total:
             raise UserError(f"--resume: the state is of step {self.done}, but this run has only {total} steps")
         if self._point:
             logger.info("going on after step %d of %d, from %s", self.done, total, self._point.folder)
             if self.done == total:
                 logger.info("the run was finished: nothing is left to do")
-        yield from range(self.done + 1, total + 1)
+        while self._step < total:
+            self._step += 1
+            yield self._step
 
     def step_done(self, step: int, *, last: bool) -> None:
         """After everything of a step, its metrics included, is written: save if it is time, stop if that was asked.
@@ -141,3 +145,5 @@ class ResumableRun:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.__exit__(kind, error, trace)
+        if isinstance(error, RuntimeError) and not isinstance(error, TrainingFault | Stopped):
+            explain_lost_ranks(error, step=self._step)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +22,6 @@ STATES_FOLDER = "state"
 POINTER = "latest"
 SPARE_ROOM = 1.05
 """How much more than the last state must fit."""
-MIB = 2**20
 
 
 @dataclass(frozen=True)
@@ -55,7 +52,7 @@ class StateStore:
         aside = files.aside(folder)
         if not decided_by_main(lambda: self._make_room(aside, step, state.estimated_bytes())):
             return False
-        with self._explained(aside, step):
+        with files.explained(f"the state of step {step}", aside, advice=f"; {self.last_good()}"):
             state.write(aside)
             barrier()
             hit("state.record")
@@ -86,39 +83,23 @@ class StateStore:
         return list_states(self.folder)
 
     def _make_room(self, aside: Path, step: int, estimate: int) -> bool:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        files.remove(aside)
+        with files.explained(f"the state of step {step}", aside, advice=f"; {self.last_good()}"):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            files.remove(aside)
+            aside.mkdir()
         needed = int((self._last_size() or estimate) * SPARE_ROOM)
         free = shutil.disk_usage(self.folder).free
         if free >= needed:
-            aside.mkdir()
             return True
+        files.remove(aside)
         shortage = (
-            f"the state of step {step} needs about {needed / MIB:,.1f} MiB in {self.folder}, of which "
-            f"{free / MIB:,.1f} MiB are free; delete files there or move --output_dir to a larger disk"
+            f"the state of step {step} needs about {needed / files.MIB:,.1f} MiB in {self.folder}, of which "
+            f"{free / files.MIB:,.1f} MiB are free; delete files there or move --output_dir to a larger disk"
         )
         if self.on_full_disk == "stop":
             raise TrainingFault(f"{shortage} ({self.last_good()})")
         logger.warning("%s; training goes on without saving", shortage)
         return False
-
-    @contextmanager
-    def _explained(self, aside: Path, step: int) -> Iterator[None]:
-        """Turn a failed write into one sentence, and leave no half state behind."""
-        try:
-            yield
-        except (OSError, RuntimeError) as error:
-            if isinstance(error, TrainingFault):
-                raise
-            free = shutil.disk_usage(self.folder).free
-            shutil.rmtree(aside, ignore_errors=True)
-            # torch says of a full disk that a position is unexpected
-            full = getattr(error, "errno", None) == errno.ENOSPC or "unexpected pos" in str(error)
-            reason = "the disk is full" if full else " ".join(str(error).split())[:300]
-            raise TrainingFault(
-                f"the state of step {step} could not be written to {self.folder} ({reason}; {free / MIB:,.1f} MiB are "
-                f"free); make room there; {self.last_good()}"
-            ) from error
 
     def _last_size(self) -> int | None:
         """Bytes of the newest state that has a manifest, None if none has."""

@@ -1,0 +1,140 @@
+"""Two ranks under the real launcher: they stop together, lose nothing together, and say who is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dschat.runtime import faults
+from tests.jobs import Job, ppo_arguments, supervised_arguments
+from tests.launch import launch
+from tests.resume.forks import numbers, weights
+
+SCRIPT = Path(__file__).parent / "run_script.py"
+PARTITIONED = (
+    "--actor_zero_stage 2 --critic_zero_stage 3 --actor_dropout 0.1 --save_steps 2 "
+    "--per_device_generation_batch_size 4 --per_device_training_batch_size 4"
+)
+
+
+def entry(job: Job, *, fault: str = "", stops: bool = False) -> dict[str, Any]:
+    environment = {faults.FAULT: fault, faults.RANK: "1"} if fault else {}
+    return {"job": dataclasses.asdict(job), "environment": environment, "stops": stops}
+
+
+def ppo(paths: dict[str, str], output: Path, extra: str = "") -> Job:
+    return Job("ppo", ppo_arguments(paths, output, f"--data_output_path {paths['cache']} {PARTITIONED} {extra}"))
+
+
+def sft(paths: dict[str, str], output: Path, extra: str = "") -> Job:
+    shared = f"--data_output_path {paths['cache']} --zero_stage 3 --dropout 0.1 --per_device_train_batch_size 4"
+    return Job("sft", supervised_arguments(paths, "sft", output, f"{shared} {extra}"))
+
+
+def start(folder: Path, entries: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    file = folder / "jobs.json"
+    file.write_text(json.dumps(entries))
+    return launch(SCRIPT, str(file))
+
+
+@pytest.fixture(scope="module")
+def first(paths: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """Runs that are stopped on the second rank and resumed; then one in which the second rank is killed in a save."""
+    folder = tmp_path_factory.mktemp("two")
+    ended = start(folder, [
+        entry(ppo(paths, folder / "ppo-whole")),
+        entry(ppo(paths, folder / "ppo"), fault="train.backward:3:stop", stops=True),
+        entry(ppo(paths, folder / "ppo", "--resume auto")),
+        entry(sft(paths, folder / "sft-whole")),
+        entry(sft(paths, folder / "sft"), fault="train.backward:3:stop", stops=True),
+        entry(sft(paths, folder / "sft", "--resume auto")),
+        entry(ppo(paths, folder / "killed"), fault="state.rank:2"),
+    ])  # fmt: skip
+    assert ended.returncode != 0
+    assert (folder / "killed/state/step-2/manifest.json").is_file(), ended.stdout[-4000:] + ended.stderr[-4000:]
+    return folder, ended.stdout + ended.stderr
+
+
+@pytest.fixture(scope="module")
+def second(first: tuple[Path, str], paths: dict[str, str]) -> tuple[Path, str]:
+    """The killed run goes on; then one whose second rank hangs."""
+    folder, _ = first
+    ended = start(folder, [
+        entry(ppo(paths, folder / "killed", "--resume auto --dist_timeout 20")),
+        entry(ppo(paths, folder / "hangs"), fault="ppo.score:2:hang"),
+    ])  # fmt: skip
+    assert ended.returncode != 0
+    return folder, ended.stdout + ended.stderr
+
+
+@pytest.mark.parametrize("step", ["ppo", "sft"])
+def test_a_signal_to_one_rank_stops_both_and_nothing_is_lost(step: str, first: tuple[Path, str]) -> None:
+    folder, printed = first
+    assert numbers(folder / step) == numbers(folder / f"{step}-whole"), printed[-4000:]
+    last = {name for name in weights(folder / step) if "5" in name}
+    assert last
+    assert all(weights(folder / step)[name] == weights(folder / f"{step}-whole")[name] for name in last)
+
+
+def test_every_rank_writes_its_part_of_a_state(first: tuple[Path, str]) -> None:
+    folder, _ = first
+    manifest = json.loads((folder / "ppo-whole/state/latest/manifest.json").read_text())
+    assert manifest["world_size"] == 2
+    for number in (0, 1):
+        assert f"rank-{number}.pt" in manifest["files"]
+        for role in ("actor", "critic"):
+            assert any(name.startswith(f"{role}/zero_pp_rank_{number}_") for name in manifest["files"])
+
+
+def test_a_rank_killed_in_the_middle_of_a_save_costs_nothing_that_was_saved(second: tuple[Path, str]) -> None:
+    folder, printed = second
+    assert "going on after step 2 of 5" in printed
+    assert numbers(folder / "killed") == numbers(folder / "ppo-whole")
+    assert weights(folder / "killed") == weights(folder / "ppo-whole")
+
+
+def test_survivors_of_a_killed_rank_say_so(first: tuple[Path, str]) -> None:
+    _, printed = first
+    assert "error: contact with another rank was lost at step 4; its own message says why" in printed
+
+
+def test_a_rank_that_hangs_is_named(second: tuple[Path, str]) -> None:
+    _, printed = second
+    assert "waited in vain for the other ranks at step 2 (--dist_timeout); ranks that did not arrive: 1" in printed
+
+
+LAUNCHER = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", '''
+import time
+from dschat.runtime.stopping import follow_launcher
+follow_launcher()
+print("ready", flush=True)
+time.sleep(600)
+'''])
+print(child.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_rank_dies_with_its_launcher() -> None:
+    launcher = subprocess.Popen([sys.executable, "-c", LAUNCHER], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    child = int(launcher.stdout.readline())
+    assert launcher.stdout.readline().strip() == "ready"
+    launcher.send_signal(signal.SIGKILL)
+    launcher.wait()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert os.path.exists("/proc")
