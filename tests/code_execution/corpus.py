@@ -12,6 +12,7 @@ A cell starts with `# %% name`. Comment lines after that say what is expected:
     on: bwrap                 the only rung it runs on
     machine: x86_64           the only kind of machine it runs on
     needs: numpy              a module without which it is left out
+    python: 3.11              the only version of Python it is for
     teeth                     it must commit a breach where there is no sandbox, which shows that the checks see one
 
 A hostile program prints "breach" where something works that must not; what it cannot see itself is checked from
@@ -23,6 +24,7 @@ from __future__ import annotations
 import ast
 import platform
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +34,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 HOSTILE = "files secrets network processes signals memory endless output calls".split()
 
 _CELL = re.compile(r"^# %% (\w+)\n", re.MULTILINE)
-_HEADERS = "expect output stdin call cpu_seconds memory_mebibytes after on machine needs teeth".split()
+_HEADERS = "expect output stdin call cpu_seconds memory_mebibytes after on machine needs python teeth".split()
 _HEADER = re.compile(rf"# ({'|'.join(_HEADERS)})(?:: (.*))?")
 _LONG_TEXTS = {"600000 characters": "x" * 599_999 + "\n", "200000 numbers": "123456 " * 200_000}
 
@@ -81,6 +83,7 @@ class Program:
         return (
             self.headers.get("on", rung) == rung
             and self.headers.get("machine", platform.machine()) == platform.machine()
+            and f"{sys.version_info.major}.{sys.version_info.minor}".startswith(self.headers.get("python", ""))
             and (numpy or self.headers.get("needs") != "numpy")
         )
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -372,6 +373,26 @@ def test_a_bubblewrap_that_runs_nothing_is_refused(tools: Path) -> None:
     fake_bwrap(tools, "exit 0")
     with pytest.raises(UserError, match="bwrap: the process inside the sandbox has died"):
         open_sandbox("bwrap")
+
+
+@pytest.mark.parametrize(
+    ("rung", "missing", "found"),
+    [
+        ("bwrap", {"seccomp": False}, "uses the network"),
+        ("landlock", {"seccomp": False}, "uses the network"),
+        ("landlock", {"readable_paths": None}, "writes files"),
+        ("landlock", {"readable_paths": ["/"]}, "reads files"),
+    ],
+)
+def test_the_self_test_notices_a_layer_that_is_missing(
+    rung: str, missing: dict[str, object], found: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if reason := why_not(rung, USERS[0]):
+        pytest.skip(reason)
+    build = rungs._starter
+    monkeypatch.setattr(rungs, "_starter", lambda prefix, settings: build(prefix, replace(settings, **missing)))
+    with pytest.raises(UserError, match=f"{rung}: failed its self-test, {found}"):
+        open_sandbox(rung)
 
 
 def test_the_second_rung_serves_where_the_first_is_missing(tools: Path) -> None:

@@ -185,6 +185,7 @@ print(depth(0))
 
 # %% recurses_deeply_with_a_cache
 # output: 20000\n
+# python: 3.11
 import sys
 from functools import lru_cache
 sys.setrecursionlimit(10**6)

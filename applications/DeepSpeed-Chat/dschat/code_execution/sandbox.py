@@ -49,7 +49,7 @@ def open_sandbox(mode: Mode = "auto", *, allow_unsandboxed: bool = False) -> San
             "bubblewrap), allow user namespaces or use a kernel with Landlock, or pass --allow_unsandboxed if this "
             "machine holds nothing of value"
         )
-    logger.warning("model-written code runs without a sandbox (%s): it can do whatever its user may", why)
+    logger.warning("model-written code runs without a sandbox (%s): it can do what its user may", why)
     return _open(unsandboxed)
 
 

@@ -52,7 +52,7 @@ def run_job(preamble: dict[str, object]) -> NoReturn:
     _open_standard_streams()
     sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES_OF_OURS)
     encode = json.JSONEncoder(default=_plain).encode
-    reserve = bytearray(_RESERVE_BYTES)
+    reserve = bytes(_RESERVE_BYTES)  # which touches no memory, unlike bytearray
     os.write(REPORT, RUNNING)
     try:
         code, message = _run(job["program"], job["function"], arguments, preamble, encode)

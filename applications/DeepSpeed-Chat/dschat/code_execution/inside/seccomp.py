@@ -24,7 +24,7 @@ _X86_64 = {
     "restart_syscall": 219, "clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231,
     "openat": 257, "newfstatat": 262, "faccessat": 269, "pselect6": 270, "ppoll": 271, "set_robust_list": 273,
     "dup3": 292, "prlimit64": 302, "getcpu": 309, "getrandom": 318, "statx": 332, "rseq": 334, "clone3": 435,
-    "openat2": 437, "faccessat2": 439,
+    "close_range": 436, "openat2": 437, "faccessat2": 439,
 }
 _AARCH64 = {
     "getcwd": 17, "dup": 23, "dup3": 24, "fcntl": 25, "ioctl": 29, "faccessat": 48, "openat": 56, "close": 57,
@@ -36,7 +36,7 @@ _AARCH64 = {
     "prctl": 167, "getcpu": 168, "gettimeofday": 169, "getpid": 172, "getppid": 173, "getuid": 174, "geteuid": 175,
     "getgid": 176, "getegid": 177, "gettid": 178, "sysinfo": 179, "brk": 214, "munmap": 215, "mremap": 216,
     "clone": 220, "mmap": 222, "mprotect": 226, "madvise": 233, "prlimit64": 261, "getrandom": 278, "statx": 291,
-    "rseq": 293, "clone3": 435, "openat2": 437, "faccessat2": 439,
+    "rseq": 293, "clone3": 435, "close_range": 436, "openat2": 437, "faccessat2": 439,
 }
 # fmt: on
 
