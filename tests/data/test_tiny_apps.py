@@ -69,7 +69,7 @@ def test_the_shown_example_is_not_a_test() -> None:
 
 
 def test_sandboxed_solutions_pass_and_others_fail(rows: list[dict[str, Any]]) -> None:
-    sample = rows[::10]
+    sample = rows[::31]
     tests = [json.loads(row["input_output"]) for row in sample]
     right = [json.loads(row["solutions"])[0] for row in sample]
     wrong = [*right[2:], *right[:2]]  # of another problem of the same kind

@@ -45,7 +45,7 @@ RewardConfig = LearnedRewardConfig | UnitTestRewardConfig
 
 SFT_DEFAULTS = {"learning_rate": 1e-3}
 PPO_DEFAULTS = {"warmup_ratio": 0.1}
-LEAST_TEST_MEMORY_MB = 64
+LEAST_TEST_MEMORY_MB = 256
 
 
 @dataclass(frozen=True)
@@ -482,7 +482,7 @@ def _check_reward(reward: RewardConfig, models: ActorCriticConfig) -> None:
             if reward.test_memory_limit_mb < LEAST_TEST_MEMORY_MB:
                 raise UserError(
                     f"--test_memory_limit_mb must be at least {LEAST_TEST_MEMORY_MB}, got "
-                    f"{reward.test_memory_limit_mb}; Python itself needs that much"
+                    f"{reward.test_memory_limit_mb}; Python and numpy need about half of that"
                 )
 
 
