@@ -16,7 +16,8 @@ from datasets import Dataset, Features, List, Value
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dschat.data.cache import cached_folder, code_key, content_key, file_sha256, quiet_datasets
+from dschat.checksums import file_sha256
+from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
 from dschat.data.phases import epoch_order
 from dschat.data.sources import HubSource, local_source
 from dschat.data.tokenise import TextEncoder

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-_BLOCK_ELEMENTS = 2**21  # logits held in float32 at once; small enough to stay in a CPU's cache between the passes
+_BLOCK_ELEMENTS = 2**20  # logits held in float32 at once; small enough to stay in a CPU's cache between the passes
 _ACCELERATOR_BLOCK_ELEMENTS = 2**26
 _TERMS = 16  # float32 terms added before float64 takes over
 _MIN_GROUP = 4  # shorter groups cost more than they spare
