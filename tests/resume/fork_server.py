@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from tests.launch import free_port
+
 
 def warm_up() -> None:
     """Import and load what a run loads late. No process group and no threads: they would not survive a fork."""
@@ -45,17 +47,33 @@ def main() -> None:
     answers.flush()
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            run_child(request)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        answers.write(json.dumps({"status": status}) + "\n")
+        statuses = dict(enumerate(start_ranks(request)))
+        children = {child: number for number, child in statuses.items()}
+        while children:
+            child, status = os.waitpid(-1, 0)
+            statuses[children.pop(child)] = os.waitstatus_to_exitcode(status)
+        answers.write(json.dumps({"statuses": list(statuses.values())}) + "\n")
         answers.flush()
 
 
-def run_child(request: dict[str, Any]) -> None:
+def start_ranks(request: dict[str, Any]) -> list[int]:
+    """Fork as many children as the job has ranks; their process ids."""
+    port = str(free_port())
+    children = []
+    for number in range(request["ranks"]):
+        child = os.fork()
+        if child == 0:
+            if request["ranks"] > 1:
+                place = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": request["ranks"], "MASTER_PORT": port}
+                os.environ.update({name: str(value) for name, value in place.items()}, MASTER_ADDR="127.0.0.1")
+            run_child(request, number)
+        children.append(child)
+    return children
+
+
+def run_child(request: dict[str, Any], number: int) -> None:
     """Run one job as an entry point does, and leave without the server's clean-up."""
-    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(f"{request['log']}-{number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
     sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)

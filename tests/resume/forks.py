@@ -28,12 +28,17 @@ TIMES = {
 class Ended:
     """How a job ended."""
 
-    status: int
-    """Exit status, or minus the number of the signal."""
+    statuses: tuple[int, ...]
+    """Of every rank: exit status, or minus the number of the signal."""
     text: str
-    """All that it printed."""
+    """All that the ranks printed, one after the other."""
     places: tuple[str, ...]
-    """The fault places that it passed, in order; the last is where it was killed."""
+    """The fault places that it passed, in order; the last is where a single rank was killed."""
+
+    @property
+    def status(self) -> int:
+        """Of the first rank."""
+        return self.statuses[0]
 
 
 class Forks:
@@ -49,7 +54,15 @@ class Forks:
         )  # fmt: skip
         assert self._answer() == "ready", (folder / "server.log").read_text()
 
-    def run(self, job: Job, *, fault: str = "", setup: str = "", environment: Mapping[str, str] | None = None) -> Ended:
+    def run(
+        self,
+        job: Job,
+        *,
+        fault: str = "",
+        setup: str = "",
+        environment: Mapping[str, str] | None = None,
+        ranks: int = 1,
+    ) -> Ended:
         """Run a job to its end.
 
         Args:
@@ -57,17 +70,21 @@ class Forks:
             fault: see `dschat.runtime.faults`.
             setup: `module:function` to call in the process before the job.
             environment: more variables of the process.
+            ranks: how many processes train together, without a launcher to end the others when one fails.
         """
         log, trace = self._folder / "log", self._folder / "trace"
         trace.unlink(missing_ok=True)
         variables = {faults.FAULT: fault, faults.TRACE: str(trace), **(environment or {})}
-        request = {"job": dataclasses.asdict(job), "environment": variables, "log": str(log), "setup": setup}
+        request = {
+            "job": dataclasses.asdict(job), "environment": variables, "log": str(log), "setup": setup, "ranks": ranks,
+        }  # fmt: skip
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        status = json.loads(self._answer())["status"]
+        statuses = json.loads(self._answer())["statuses"]
         places = tuple(trace.read_text().splitlines()) if trace.exists() else ()
-        return Ended(status, log.read_text(errors="replace"), places)
+        texts = [Path(f"{log}-{number}").read_text(errors="replace") for number in range(ranks)]
+        return Ended(tuple(statuses), "\n".join(texts), places)
 
     def close(self) -> None:
         """End the server."""

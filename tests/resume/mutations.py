@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from collections.abc import Callable, Mapping
@@ -15,8 +16,11 @@ from torch import Tensor
 from dschat.rlhf import training_loop
 from dschat.rlhf.experience import Rollout
 from dschat.runtime import metrics
+from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
+from dschat.supervised.loop import BatchResult
+from dschat.supervised.sft import SFTObjective
 
 FORGET = "DSCHAT_TEST_FORGET"
 PIECES = (
@@ -73,6 +77,21 @@ def remember_everything() -> None:
     training_loop.build_reward_source = lambda *args, **kwargs: RewardThatRemembers(shared, per_rank)
     if FORGET in os.environ:
         forget(os.environ[FORGET])
+
+
+def break_losses_of_rank_1() -> None:
+    """The loss of the third step is NaN on the second rank."""
+    original = SFTObjective.__call__
+    steps = 0
+
+    def poisoned(self: SFTObjective, engine: Any, batch: Any) -> BatchResult:
+        nonlocal steps
+        result = original(self, engine, batch)
+        steps += engine.module.training
+        broken = engine.module.training and steps == 3 and rank() == 1
+        return BatchResult(result.loss_sum * math.nan, result.metrics) if broken else result
+
+    SFTObjective.__call__ = poisoned
 
 
 def forget(piece: str) -> None:
