@@ -17,7 +17,7 @@ BOTH_ADAPTED = (
     "--actor_lora_dim 4 --critic_lora_dim 4 --lora_alpha 8 --only_optimize_lora --actor_lora_learning_rate 1e-2 "
     "--critic_lora_learning_rate 1e-2"
 )
-TIMES = ("generation_seconds", "scoring_seconds", "penalty_seconds", "training_seconds", "step_seconds")
+TIMES = ("generation_seconds", "scoring_seconds", "penalty_seconds", "training_seconds", "step_seconds", "run_seconds")
 
 
 def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dschat.rlhf import training_loop
 from dschat.rlhf.experience import Rollout
+from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
@@ -46,21 +47,21 @@ class Counted:
         self.total, self.calls = state["total"].clone(), state["calls"]
 
 
-class RewardThatRemembers:
+class RewardThatRemembers(RewardSource):
     """A score that depends on every generator and on registered parts; broken in the very first batch."""
 
     def __init__(self, shared: Counted, per_rank: Counted) -> None:
         self._shared = shared
         self._per_rank = per_rank
 
-    def score(self, rollout: Rollout) -> Tensor:
+    def score(self, rollout: Rollout) -> SequenceScores:
         """Scores [B]."""
         score = rollout.response_mask.sum(dim=-1).float() + random.random() + np.random.rand()
         for part in (self._shared, self._per_rank):
             part.calls += 1
             score = score - part.total[0] / part.calls
             part.total += score.mean()
-        return score * torch.nan if self._shared.calls == 1 else score
+        return SequenceScores(score * torch.nan if self._shared.calls == 1 else score)
 
 
 def remember_everything() -> None:

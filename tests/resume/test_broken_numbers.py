@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from dschat.errors import TrainingFault
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
+from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from dschat.supervised.loop import SupervisedLoop
 from dschat.supervised.sft import SFTObjective
 from tests.jobs import run_job
@@ -22,20 +22,20 @@ from tests.resume.runs import job
 pytestmark = pytest.mark.usefixtures("process_group")
 
 
-class RewardOfLength:
+class RewardOfLength(RewardSource):
     """Longer answers are better; NaN for the second row of chosen batches."""
 
     def __init__(self, broken_batches: set[int]) -> None:
         self._broken = broken_batches
         self._batch = 0
 
-    def score(self, rollout: Rollout) -> Tensor:
+    def score(self, rollout: Rollout) -> SequenceScores:
         """Scores [B]."""
         self._batch += 1
         score = rollout.response_mask.sum(dim=-1).float()
         if self._batch in self._broken:
             score[1] = torch.nan
-        return score
+        return SequenceScores(score)
 
 
 def poison_loss(monkeypatch: pytest.MonkeyPatch, micro_batches: set[int]) -> None:

@@ -19,14 +19,14 @@ def meet(rank: int, folder: str) -> None:
     """One of two ranks; the second one has made mistakes."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     raise_together(None, CPU)
-    check_finite(torch.zeros(2), step=1, what="losses")
+    check_finite({"losses": torch.zeros(2)}, step=1)
     lines = []
     try:
         raise_together(UserError("seven scores for eight answers") if rank == 1 else None, CPU)
     except UserError as error:
         lines.append(str(error))
     try:
-        check_finite(torch.tensor([1.0, torch.nan if rank == 1 else 0.0]), step=3, what="losses")
+        check_finite({"losses": torch.tensor([1.0, torch.nan if rank == 1 else 0.0])}, step=3)
     except TrainingFault as error:
         lines.append(str(error))
     Path(folder, f"rank{rank}").write_text("\n".join(lines))
