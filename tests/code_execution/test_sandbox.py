@@ -189,6 +189,17 @@ def test_a_program_killed_from_outside_is_an_infrastructure_error(sandbox: Zygot
     assert zygote_pid(sandbox) == zygote
 
 
+def test_a_zygote_that_hangs_is_replaced(sandbox: ZygoteSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_ANSWER_SECONDS", 0.5)
+    hanging = zygote_pid(sandbox)
+    threading.Timer(0.3, os.kill, (hanging, signal.SIGSTOP)).start()
+    found = sandbox.run(Job("import time; time.sleep(0.6)"), SHORT)
+    assert (found.status, found.message) == (Status.INFRA_ERROR, "the end of a program was not reported")
+    assert not Path(f"/proc/{hanging}").exists()
+    monkeypatch.undo()
+    assert sandbox.run(Job("print(1)")).output == b"1\n"
+
+
 def test_ctrl_c_leaves_the_sandbox_usable(sandbox: ZygoteSandbox) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
