@@ -189,6 +189,17 @@ def test_a_program_killed_from_outside_is_an_infrastructure_error(sandbox: Zygot
     assert zygote_pid(sandbox) == zygote
 
 
+def test_a_zygote_that_hangs_is_replaced(sandbox: ZygoteSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(execute, "_ANSWER_SECONDS", 0.5)
+    hanging = zygote_pid(sandbox)
+    threading.Timer(0.3, os.kill, (hanging, signal.SIGSTOP)).start()
+    found = sandbox.run(Job("import time; time.sleep(0.6)"), SHORT)
+    assert (found.status, found.message) == (Status.INFRA_ERROR, "the end of a program was not reported")
+    assert not Path(f"/proc/{hanging}").exists()
+    monkeypatch.undo()
+    assert sandbox.run(Job("print(1)")).output == b"1\n"
+
+
 def test_ctrl_c_leaves_the_sandbox_usable(sandbox: ZygoteSandbox) -> None:
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
@@ -246,24 +257,26 @@ def test_a_closed_sandbox_runs_nothing() -> None:
     assert sandbox.run(Job("print(1)")).status is Status.INFRA_ERROR
 
 
-def test_a_thousand_programs_leave_nothing_behind(any_sandbox: ZygoteSandbox) -> None:
-    def belongings() -> tuple[int, set[str], int]:
-        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        inside = processes_marked("code_execution.inside.zygote").values()
-        return (
-            len(os.listdir("/proc/self/fd")),
-            set(os.listdir(tempfile.gettempdir())),
-            len(children) + sum(parent == zygote_pid(any_sandbox) for parent in inside),
-        )
-
-    any_sandbox.run(Job("print(1)"))
-    before = belongings()
+@pytest.mark.usefixtures("some_rung")
+def test_a_thousand_programs_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     endings = ["print(1)", "1 / 0", "def f(:", "import os; os._exit(3)", "import ctypes; ctypes.string_at(0)"]
-    for n in range(1000):
-        assert any_sandbox.run(Job(endings[n % len(endings)])).status is not Status.INFRA_ERROR
-    after = belongings()
-    assert (after[0], after[2]) == (before[0], before[2])
-    assert not [name for name in after[1] - before[1] if name.startswith("dschat")]
+
+    def belongings() -> tuple[int, list[str], int]:
+        """Descriptors, files, child processes and zombies."""
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        return len(os.listdir("/proc/self/fd")), os.listdir(tmp_path), len(children)
+
+    before = belongings()
+    with open_sandbox() as sandbox:
+        warm = belongings()
+        for n in range(1000):
+            assert sandbox.run(Job(endings[n % len(endings)])).status is not Status.INFRA_ERROR
+        family = processes_marked("code_execution.inside.zygote").values()
+        assert sum(parent == zygote_pid(sandbox) for parent in family) == 0
+        assert belongings() == warm
+    assert belongings() == before
+    assert before[1] == []
 
 
 # --- what the zygote gets to see

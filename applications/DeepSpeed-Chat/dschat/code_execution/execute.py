@@ -97,6 +97,7 @@ class _Run:
         self.noise = _Stream(limits.output_bytes, keep=False)
         self.report = _Stream(len(protocol.RUNNING) + len(protocol.DONE) + protocol.MAX_MESSAGE_BYTES)
         self.cut: _Cut | None = None
+        self._ending = False
         self._zygote, self._pipes = zygote, dict[int, _Stream]()
         self._began = time.monotonic()
         self._next_check = self._began + limits.cpu_seconds
@@ -108,6 +109,11 @@ class _Run:
             for descriptor, stream in self._pipes.items():
                 stream.read_from(descriptor)
         self.wall_seconds = time.monotonic() - self._began
+
+    @property
+    def output_overflowed(self) -> bool:
+        """Whether the program wrote more than it may."""
+        return self.output.overflowed or self.noise.overflowed
 
     def _send(self, job: Job, resources: ExitStack) -> None:
         """Hand the zygote the child's ends of everything, and close them here."""
@@ -153,17 +159,19 @@ class _Run:
             self._check_limits(time.monotonic())
 
     def _check_limits(self, now: float) -> None:
-        """Kill the child where it went beyond a limit; SandboxFault if it did not die of that."""
-        if self.cut is not None:
+        """Kill the child where it went beyond a limit; SandboxFault if its end is not reported in time."""
+        if self._ending:
             if now >= self._next_check:
-                raise SandboxFault("a killed program did not end")
+                raise SandboxFault("the end of a program was not reported")
             return
-        if self.output.overflowed or self.noise.overflowed:
+        if self.output_overflowed:
             self.cut = _Cut.OUTPUT
         elif now >= self._next_check:
             self.cut = self._time_is_up(now)
         if self.cut is not None:
             kill(self._pidfd)
+            self._ending = True
+        if self._ending:
             self._next_check = now + _ANSWER_SECONDS
 
     def _time_is_up(self, now: float) -> _Cut | None:
@@ -171,8 +179,8 @@ class _Run:
         deadline = self._began + self.limits.wall_seconds
         pid = _pid_of(self._pidfd)
         used = _cpu_seconds(pid)
-        if used is None:  # it has just ended
-            self._next_check = now + _ANSWER_SECONDS
+        if used is None:
+            self._ending = True
             return None
         if used >= self.limits.cpu_seconds:
             return _Cut.CPU_TIME
@@ -187,8 +195,10 @@ def _verdict(run: _Run, *, call: bool, killable_from_inside: bool) -> tuple[Stat
     report = bytes(run.report.data)
     if report.startswith(protocol.FAULT):
         raise SandboxFault(f"a child could not be locked in: {_text(report[1:])}")
+    if not report.startswith(protocol.RUNNING):
+        raise SandboxFault("a child ended before its program started")
     limit = run.limits.cpu_seconds
-    if run.cut is _Cut.OUTPUT:
+    if run.output_overflowed:
         return Status.OUTPUT_LIMIT, f"more than {run.limits.output_bytes} bytes of output"
     if run.cut is _Cut.CPU_TIME or run.cpu_seconds >= limit:
         return Status.TIME_LIMIT, f"more than {limit:g} s of CPU time"
@@ -196,8 +206,6 @@ def _verdict(run: _Run, *, call: bool, killable_from_inside: bool) -> tuple[Stat
         return Status.TIME_LIMIT, f"slept until the limit of {run.limits.wall_seconds:g} s"
     if run.cut is _Cut.STARVED:
         return Status.INFRA_ERROR, f"the machine gave it only {run.cpu_seconds:.2f} s of CPU time"
-    if not report.startswith(protocol.RUNNING):
-        raise SandboxFault("a child died before its program started")
     if os.WIFSIGNALED(run.wait_status):
         return _death(os.WTERMSIG(run.wait_status), killable_from_inside)
     return _reported(report, call)

@@ -41,6 +41,7 @@ class Rung:
     start: Callable[[], Zygote]
     """Raises SandboxFault."""
     user: SpareUser | None
+    """Whom programs run as; None means the user of this process."""
     contains: bool = True
     """False where a program may do whatever its user may."""
     limits_threads: bool = True

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from dschat.code_execution.execute import execute
+from dschat.code_execution.python_files import numpy_folder
 from dschat.code_execution.records import DEFAULT_LIMITS, Execution, Job, Limits, Sandbox, Status
 from dschat.code_execution.rungs import Rung, bubblewrap, landlock, unsandboxed
 from dschat.code_execution.self_test import check
@@ -50,7 +51,10 @@ def open_sandbox(mode: Mode = "auto", *, allow_unsandboxed: bool = False) -> San
             "machine holds nothing of value"
         )
     logger.warning("model-written code runs without a sandbox (%s): it can do what its user may", why)
-    return _open(unsandboxed)
+    try:
+        return _open(unsandboxed)
+    except SandboxFault as fault:
+        raise UserError(f"programs cannot be run even without a sandbox: {fault}") from fault
 
 
 def _open(build: Callable[[SpareUser | None], Rung]) -> Sandbox:
@@ -66,8 +70,7 @@ def _open(build: Callable[[SpareUser | None], Rung]) -> Sandbox:
         sandbox = ZygoteSandbox(rung, release=user.release if user else None)
         undo.pop_all()
         undo.callback(sandbox.close)
-        if rung.contains:
-            check(sandbox, numpy=bool(sandbox.hello["numpy"]))
+        check(sandbox, numpy=numpy_folder() is not None, attacks=rung.contains)
         undo.pop_all()
         return sandbox
 

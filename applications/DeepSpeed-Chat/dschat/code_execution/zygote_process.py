@@ -96,6 +96,10 @@ class Zygote:
 
 
 def kill(pidfd: int) -> None:
-    """SIGKILL, unless it is gone already."""
-    with contextlib.suppress(ProcessLookupError):
+    """SIGKILL, unless it is gone already; SandboxFault where root lacks the right to kill other users' processes."""
+    try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    except PermissionError as error:
+        raise SandboxFault("not allowed to kill what runs inside (CAP_KILL)") from error

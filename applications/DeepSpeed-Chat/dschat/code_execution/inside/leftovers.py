@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import os
 import signal
+import time
 from pathlib import Path
 
 _PR_SET_CHILD_SUBREAPER = 36
+_SECONDS_TO_DIE = 0.001
 
 
 def adopt_orphans() -> None:
@@ -34,6 +36,7 @@ def end_leftovers(uid: int | None) -> None:
                 pass
         except ChildProcessError:
             return
+        time.sleep(_SECONDS_TO_DIE)
 
 
 def _kill_all_of(uid: int) -> None:
