@@ -56,9 +56,9 @@ class _Canaries:
     """TCP, UDP, and a Unix socket without a file."""
 
     @property
-    def _written(self) -> str:
-        """Name of the files that must not appear."""
-        return f"{self.folder.name}-written"
+    def _written(self) -> list[Path]:
+        """Files that must not appear."""
+        return [Path(place) / f"{self.folder.name}-written" for place in (self.folder, *_WRITABLE_FOLDERS)]
 
     @classmethod
     @contextmanager
@@ -78,15 +78,18 @@ class _Canaries:
             tcp.listen()
             for listener in (tcp, udp, unix):
                 listener.setblocking(False)
-            yield cls(folder, secret, (tcp, udp, unix))
+            canaries = cls(folder, secret, (tcp, udp, unix))
+            for path in canaries._written:
+                resources.callback(path.unlink, missing_ok=True)
+            yield canaries
 
     def attacks(self) -> dict[str, str]:
         """Names and programs; each must come to its end without a breach."""
         tcp, udp, unix = (listener.getsockname() for listener in self.listeners)
-        places = [str(self.folder), *_WRITABLE_FOLDERS]
+        paths = [str(path) for path in self._written]
         me, writing = os.getpid(), os.O_WRONLY | os.O_CREAT
         return {
-            "writes files": f"for place in {places}: breaches(os.open, place + '/{self._written}', {writing})",
+            "writes files": f"for path in {paths}: breaches(os.open, path, {writing})",
             "reads files": f"for path in ({str(self.folder / 'secret')!r}, '/etc/passwd'): breaches(open, path)",
             "reads its environment": "if os.environ: print('breach', *os.environ)",
             "reads other processes": f"for what in ('environ', 'maps', 'stat'): breaches(open, f'/proc/{me}/{{what}}')",
@@ -110,8 +113,7 @@ class _Canaries:
             except BlockingIOError:
                 continue
             return False
-        places = (self.folder, *map(Path, _WRITABLE_FOLDERS))
-        return not any((place / self._written).exists() for place in places)
+        return not any(path.exists() for path in self._written)
 
 
 def check(sandbox: Sandbox, *, numpy: bool, attacks: bool = True) -> None:
