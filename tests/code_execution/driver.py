@@ -64,7 +64,7 @@ def _survivors(sandbox: ZygoteSandbox) -> list[str]:
         return []
     zygote, deadline = _pid_of(sandbox._zygote._pidfd), time.monotonic() + _SECONDS_TO_DISAPPEAR
     while True:
-        left = [pid for pid, parent in processes_marked(_MARK).items() if parent == zygote]
+        left = Path(f"/proc/{zygote}/task/{zygote}/children").read_text().split()
         if not left:
             return []
         if time.monotonic() > deadline:

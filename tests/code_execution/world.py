@@ -38,7 +38,7 @@ class World:
                 os.chown(path, uid, uid)
         self._listen()
         switch = {"user": uid, "group": uid, "extra_groups": []} if uid is not None else {}
-        self._neighbour = subprocess.Popen(["/usr/bin/env", "sleep", "600"], cwd="/", **switch)
+        self._neighbour = subprocess.Popen(["sleep", "600"], cwd="/", **switch)
         self._neighbour_before = self._neighbour_now()
 
     @classmethod
@@ -52,9 +52,10 @@ class World:
             world._neighbour.kill()
             world._neighbour.wait()
             world._resources.close()
-            subprocess.run(["rm", "-rf", str(world.folder)], check=False)
-            for path in world._strays():
-                subprocess.run(["rm", "-rf", str(path)], check=False)
+            for path in (world.writable, world.folder / "secret"):
+                path.unlink(missing_ok=True)
+            for path in (world.folder, *world._strays()):
+                _remove(path)
 
     def _listen(self) -> None:
         tcp = self._resources.enter_context(socket.socket())
@@ -118,6 +119,13 @@ class World:
             state, os.getpriority(os.PRIO_PROCESS, pid), tuple(sorted(os.sched_getaffinity(pid))),
             os.sched_getscheduler(pid), *limits,
         )  # fmt: skip
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.rmdir()
+    except OSError:
+        subprocess.run(["rm", "-rf", str(path)], check=False)  # however deep, unlike shutil.rmtree
 
 
 def _matching(folder: Path, name: str) -> list[Path]:
