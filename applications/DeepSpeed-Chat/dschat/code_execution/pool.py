@@ -258,7 +258,9 @@ class _Worker:
     def _exchange(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Send one line and wait for one; a worker that takes longer is killed."""
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        if process is None:
+            raise _WorkerDied("the pool is closed")
+        assert process.stdin is not None and process.stdout is not None
         watchdog = threading.Timer(seconds, process.kill)
         watchdog.daemon = True
         watchdog.start()
