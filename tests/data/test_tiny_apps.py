@@ -33,7 +33,7 @@ def run_script(program: str, text: str) -> bytes:
 
 
 def test_there_are_problems_of_every_kind(rows: list[dict[str, Any]]) -> None:
-    assert len(all_problems()) >= 250
+    assert len(all_problems()) >= 700
     assert len({(problem.name, problem.parameters) for problem in all_problems()}) >= 100
     assert len({row["question"] for row in rows}) == len(rows) == 2 * len(all_problems())
     assert len({row["problem_id"] for row in rows}) == len(rows)

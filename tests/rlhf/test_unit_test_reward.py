@@ -15,11 +15,14 @@ from torch import Tensor
 
 from dschat.code_execution.apps_tests import Outcome, TestReport
 from dschat.code_execution.pool import Grading, Job, ungraded
+from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
+from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
 from dschat.models.reward_model import has_head
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
+from dschat.rlhf.training_loop import run_ppo
 from tests import jobs
 from tests.code_execution.processes import descendants
 from tests.jobs import make_folders, ppo_arguments, run_job, write_problems
@@ -212,3 +215,15 @@ def test_a_missing_sandbox_is_one_sentence_before_any_model_is_read(paths: dict[
     arguments = ppo_arguments(nowhere, tmp_path / "out", FLAGS + " --code_sandbox none")
     with pytest.raises(UserError, match="refusing to run model-written code"):
         run_job(jobs.Job("apps", arguments))
+
+
+def test_a_dry_run_opens_the_sandbox_and_counts_three_models(
+    paths: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = without_critic(ppo_arguments(paths, tmp_path / "out", FLAGS + " --dry_run"))
+    run_ppo(parse_ppo_config(arguments, regularizer=DivergenceConfig, reward=UnitTestRewardConfig))
+    printed = capsys.readouterr().out
+    assert "programs are graded by 2 processes, each in: " in printed
+    assert all(role in printed for role in ("actor", "reference", "critic"))
+    assert "reward model:" not in printed
+    assert not (tmp_path / "out/metrics.jsonl").exists()

@@ -61,7 +61,8 @@ DEFAULT_SANDBOX = SandboxChoice()
 
 def default_workers() -> int:
     """This process's share of the cores of the machine but one, at least 1."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # the launchers' names for the processes of this node: deepspeed's and torchrun's
+    processes = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or "1")
     return max(1, (len(os.sched_getaffinity(0)) - 1) // processes)
 
 
@@ -257,7 +258,9 @@ class _Worker:
     def _exchange(self, request: Mapping[str, Any], seconds: float) -> dict[str, Any]:
         """Send one line and wait for one; a worker that takes longer is killed."""
         process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
+        if process is None:
+            raise _WorkerDied("the pool is closed")
+        assert process.stdin is not None and process.stdout is not None
         watchdog = threading.Timer(seconds, process.kill)
         watchdog.daemon = True
         watchdog.start()

@@ -52,12 +52,14 @@ def build_reward_source(
                 comparison=config.apps_compare,
                 reward_shape=config.reward_shape,
             )
+            num_workers = config.grading_workers or default_workers()
             pool = GradingPool(
-                config.grading_workers or default_workers(),
+                num_workers,
                 sandbox=SandboxChoice(config.code_sandbox, config.allow_unsandboxed),
                 rules=rules,
             )
-            logger.info("programs are graded in %s", pool.description)
+            level = logging.WARNING if config.allow_unsandboxed else logging.INFO
+            logger.log(level, "programs are graded by %d processes, each in: %s", num_workers, pool.description)
             return UnitTestReward(pool)
 
 
