@@ -102,7 +102,7 @@ class Examiner:
     def measure(self, rollouts: Sequence[Rollout]) -> Measured:
         """Means under the present policy, whoever sampled the answers."""
         self._engine.actor.eval()
-        rewards = torch.cat([self._reward_source.score(rollout)[rollout.usable] for rollout in rollouts])
+        rewards = torch.cat([self._reward_source.score(rollout).values[rollout.usable] for rollout in rollouts])
         lengths = torch.cat([rollout.response_mask.sum(dim=-1)[rollout.usable] for rollout in rollouts])
         kl, wasserstein, spread = [], [], []
         for policy, reference, tokens in self._positions(rollouts):

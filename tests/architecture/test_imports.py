@@ -17,6 +17,7 @@ REPOSITORY = Path(__file__).parents[2]
 # What a part of the package may import of the package itself, besides itself and dschat.errors.
 ALLOWED = {
     "config": set(),
+    "code_execution": set(),
     "optimal_transport": set(),
     "data": {"config"},
     "models": {"config"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "rlhf.regularizers": {"config", "optimal_transport"},
     "rlhf.rollout": {"config", "data", "runtime", "rlhf.experience"},
     "rlhf.scoring": {"models", "rlhf.experience", "rlhf.regularizers"},
-    "rlhf.reward_sources": {"config", "models", "rlhf.experience"},
+    "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience"},
     "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
     "rlhf.ppo_trainer": {
         "config", "data", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers", "rlhf.reward_sources",
@@ -43,6 +44,7 @@ ALLOWED = {
 # Libraries that a part must do without.
 FORBIDDEN_LIBRARIES = {
     "config": {"torch", "deepspeed", "datasets", "numpy"},
+    "code_execution": {"torch", "deepspeed", "transformers", "datasets", "numpy"},
     "optimal_transport": {"deepspeed", "transformers", "datasets", "numpy", "scipy"},
     "rlhf.ppo_math": {"deepspeed", "transformers"},
     "rlhf.experience": {"deepspeed", "transformers"},

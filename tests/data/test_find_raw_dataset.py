@@ -12,6 +12,8 @@ from dschat.errors import UserError
 from tests.data.helpers import numbered_rows, write_jsonl, write_parquet
 from tests.data.test_raw_datasets import CASES
 
+BUILTIN = ("pydoc-tldr", "tiny-apps")
+
 
 @pytest.fixture
 def hub(monkeypatch):
@@ -31,7 +33,7 @@ def find(path, tmp_path, **settings):
     return find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache", **settings)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("local/jsonfile", "pydoc-tldr")])
+@pytest.mark.parametrize("name", [name for name in CASES if name not in ("local/jsonfile", *BUILTIN)])
 def test_every_hub_name_is_selectable_and_asks_for_its_repository(tmp_path, hub, name):
     raw = find(name, tmp_path)
     assert raw.hub_name == name
@@ -147,7 +149,7 @@ TOLD_BY_COLUMNS = {
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
-@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("Cohere", "mkqa", "pydoc"))])
+@pytest.mark.parametrize("name", [name for name in CASES if not name.startswith(("Cohere", "mkqa", *BUILTIN))])
 def test_columns_tell_the_dataset(tmp_path, name, suffix):
     write = write_jsonl if suffix == "jsonl" else write_parquet
     path = write(tmp_path / f"rows.{suffix}", [CASES[name][0]] * 3)

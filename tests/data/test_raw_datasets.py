@@ -74,6 +74,10 @@ def apps(**changes):
     return row | changes
 
 
+APPS_PROMPT = (
+    "### Problem:\nAdd two numbers.\n\n### Starter code:\ndef add(a, b):\n\n### Tests:\n"
+    "They run the program on standard input and read what it prints.\n\n### Response:\n"
+)
 HUMAN = " Human: {} Assistant:".format
 CASES = {
     "Dahoas/rm-static": (
@@ -152,7 +156,8 @@ CASES = {
         tldr({"post": "I wrote tests.\nThey pass.", "subreddit": "python"}, choice=1),
         ("POST\nSubreddit: r/python\nI wrote tests.\nThey pass.\nTL;DR: ", " second", " first"),
     ),
-    "codeparrot/apps": (apps(), ("### Problem:\nAdd two numbers.\n\n### Response:\n", "print(1)", None)),
+    "codeparrot/apps": (apps(), (APPS_PROMPT, "print(1)", None)),
+    "tiny-apps": (apps(), (APPS_PROMPT, "print(1)", None)),
     "local/jsonfile": (qa("Human: Hi Assistant:", "Hello.", "No."), (" Human: Hi Assistant:", " Hello.", " No.")),
     "pydoc-tldr": (
         tldr({"post": "Body.", "subreddit": "heapq"}),
@@ -262,10 +267,44 @@ def test_apps_gives_sft_one_sample_for_each_solution_and_others_the_problem(tmp_
     assert raw.group(row) == "Add two numbers."
 
 
+@pytest.mark.parametrize(
+    ("changes", "sections"),
+    [
+        ({"starter_code": ""}, "They run the program on standard input and read what it prints."),
+        (
+            {"starter_code": None, "input_output": "{}"},
+            "They run the program on standard input and read what it prints.",
+        ),
+        ({"starter_code": "", "input_output": '{"fn_name": "add"}'}, "They call the function add."),
+        (
+            {
+                "starter_code": "class Solution:\n    def add(self, a, b):\n        ",
+                "input_output": '{"fn_name": "add"}',
+            },
+            "They call the method add.",
+        ),
+    ],
+)
+def test_apps_prompt_says_how_it_is_tested(tmp_path, changes, sections):
+    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(**changes)] * 2)
+    starter = (changes["starter_code"] or "").rstrip()
+    code = f"### Starter code:\n{starter}\n\n" if starter else ""
+    assert raw.prompt(splits.train[0]) == (
+        f"### Problem:\nAdd two numbers.\n\n{code}### Tests:\n{sections}\n\n### Response:\n"
+    )
+
+
+def test_published_apps_prompt_is_the_problem_alone(tmp_path):
+    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2, apps_prompt="published")
+    assert raw.prompt(splits.train[0]) == "### Problem:\nAdd two numbers.\n\n### Response:\n"
+    full, _ = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
+    assert raw.fingerprint() != full.fingerprint()
+
+
 def test_apps_record_holds_what_grading_needs(tmp_path):
     raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
     assert raw.record(splits.train[0]) == {
-        "prompt": "### Problem:\nAdd two numbers.\n\n### Response:\n",
+        "prompt": APPS_PROMPT,
         "chosen": "print(1)",
         "question": "Add two numbers.",
         "input_output": {"inputs": ["1 2\n"], "outputs": ["3\n"]},
@@ -279,7 +318,7 @@ def test_apps_problem_without_solutions_has_no_answer_to_train_on(tmp_path, solu
     raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(solutions=solutions)] * 2)
     row = splits.train[0]
     assert [raw.chosen(each) for each in raw.expand(row, "sft")] == [None]
-    assert raw.prompt(row) == "### Problem:\nAdd two numbers.\n\n### Response:\n"
+    assert raw.prompt(row) == APPS_PROMPT
 
 
 def test_apps_solutions_are_json_with_null_escapes_and_surrogates(tmp_path):

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 from dschat.rlhf.experience import Rollout
+from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from tests.jobs import Job, make_folders, ppo_arguments, run_job
 
 LETTER = "e"
@@ -31,11 +31,11 @@ REGULARIZERS = {
 }
 
 
-class LetterReward:
+class LetterReward(RewardSource):
     """How often one letter occurs."""
 
-    def score(self, rollout: Rollout) -> Tensor:
-        return torch.tensor([float(answer.count(LETTER)) for answer in rollout.answers])
+    def score(self, rollout: Rollout) -> SequenceScores:
+        return SequenceScores(torch.tensor([float(answer.count(LETTER)) for answer in rollout.answers]))
 
 
 @pytest.fixture(scope="module")

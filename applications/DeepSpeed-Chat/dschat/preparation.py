@@ -107,6 +107,7 @@ def data_source(data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataC
         data_format=data.data_format,
         data_split=data.data_split,
         split_by=data.split_by,
+        apps_prompt=data.apps_prompt,
         sft_only_data_path=tuple(sft_data.sft_only_data_path) if sft_data else (),
         seed=seed,
         cache_dir=Path(data.data_output_path) if data.data_output_path else folder / "data_cache",

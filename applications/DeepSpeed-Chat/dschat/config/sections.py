@@ -32,6 +32,11 @@ class DataConfig:
     data_output_path: str | None = HfArg(
         default=None, help="Folder of the tokenised caches; default: data_cache in --output_dir."
     )
+    apps_prompt: Literal["full", "published"] = HfArg(
+        default="full",
+        help="Prompts of programming problems. full: with starter code, function name and how it is tested. published: "
+        "the problem alone.",
+    )
     end_of_conversation_token: str | None = HfArg(
         default=None, help="Token that ends an answer; default (or the text None): the tokenizer's EOS."
     )
@@ -132,7 +137,11 @@ class ActorCriticConfig:
     _argument_group_name: ClassVar[str] = "models"
 
     actor_model_name_or_path: str = HfArg(help="The folder that step 1 wrote: actor and reference.")
-    critic_model_name_or_path: str = HfArg(help="A step_<n> folder that step 2 wrote: critic and reward model.")
+    critic_model_name_or_path: str | None = HfArg(
+        default=None,
+        help="A step_<n> folder that step 2 wrote: critic and reward model. With rewards from unit tests the critic "
+        "alone, and it may be left out: the critic then starts from the actor's folder with a new score head.",
+    )
     actor_learning_rate: float = HfArg(default=9.65e-6, help="Peak learning rate of the actor.")
     critic_learning_rate: float = HfArg(default=5e-6, help="Peak learning rate of the critic.")
     actor_weight_decay: float = HfArg(default=0.0, help="Decoupled weight decay of the actor.")
@@ -256,3 +265,35 @@ class LearnedRewardConfig:
     """Scores from the reward model that step 2 trained."""
 
     _argument_group_name: ClassVar[str] = "reward"
+
+
+@dataclass(frozen=True)
+class UnitTestRewardConfig:
+    """Scores from running the answers' programs on the problems' tests."""
+
+    _argument_group_name: ClassVar[str] = "reward"
+
+    code_sandbox: Literal["auto", "bwrap", "landlock", "none"] = HfArg(
+        default="auto", help="Where programs run. auto: the first that passes a self-test of bwrap and landlock."
+    )
+    allow_unsandboxed: bool = HfArg(
+        default=False, help="Run programs even where no sandbox works, on a machine that holds nothing of value."
+    )
+    test_time_limit: float = HfArg(
+        default=4.0, help="CPU seconds of one test; all tests of a program together get eight times as much."
+    )
+    test_memory_limit_mb: int = HfArg(default=1024, help="MiB of address space of one test.")
+    max_tests: int = HfArg(default=100, help="Most tests run per problem, spread evenly over them; 0: all.")
+    grading_workers: int = HfArg(
+        default=0, help="Programs graded at once per process; 0: its share of the cores but one."
+    )
+    apps_compare: Literal["strict", "reference"] = HfArg(
+        default="strict",
+        help="strict: outputs must agree but for white space. reference: with the published leniencies, which pay for "
+        "tokens in any order.",
+    )
+    reward_shape: Literal["published", "all_or_nothing"] = HfArg(
+        default="published",
+        help="published: -1 does not compile, -0.6 error or time-out, else -0.3 + 1.3 times the share of tests that "
+        "pass. all_or_nothing: 1 if all pass, else 0.",
+    )

@@ -25,15 +25,17 @@ from dschat.config.sections import (
     ScheduleConfig,
     SFTDataConfig,
     SupervisedConfig,
+    UnitTestRewardConfig,
     WassersteinConfig,
 )
 from dschat.errors import UserError
 
 RegularizerConfig = DivergenceConfig | WassersteinConfig
-RewardConfig = LearnedRewardConfig
+RewardConfig = LearnedRewardConfig | UnitTestRewardConfig
 
 SFT_DEFAULTS = {"learning_rate": 1e-3}
 PPO_DEFAULTS = {"warmup_ratio": 0.1}
+LEAST_TEST_MEMORY_MB = 64
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,17 @@ class PPOConfig:
         _check_common(self.data, self.schedule, self.runtime, self.output)
         _check_rollout(self.rollout, self.ppo)
         _check_regularizer(self.regularizer)
+        _check_reward(self.reward, self.models)
         for flag in ("actor_zero_stage", "critic_zero_stage"):
             _check_zero_stage(flag, getattr(self.models, flag))
         _check_positive(self.models, "actor_learning_rate", "critic_learning_rate")
         _check_not_negative(self.monitoring, "save_steps", "eval_steps")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
+
+    @property
+    def has_reward_model(self) -> bool:
+        """Whether a frozen copy of the critic's checkpoint gives the scores."""
+        return isinstance(self.reward, LearnedRewardConfig)
 
     def batches(self, world_size: int) -> BatchArithmetic:
         """Batch sizes that follow from the flags on `world_size` devices.
@@ -293,6 +301,21 @@ def _check_wasserstein(wasserstein: WassersteinConfig) -> None:
         raise UserError("--normalize belongs to --transport truncated; the capped potential has a gauge of its own")
     if wasserstein.far_cost is not None and wasserstein.transport != "capped":
         raise UserError("--far_cost needs --transport capped; truncated transport moves nothing between far tokens")
+
+
+def _check_reward(reward: RewardConfig, models: ActorCriticConfig) -> None:
+    match reward:
+        case LearnedRewardConfig():
+            if models.critic_model_name_or_path is None:
+                raise UserError("--critic_model_name_or_path is missing; name the step_<n> folder that step 2 wrote")
+        case UnitTestRewardConfig():
+            _check_positive(reward, "test_time_limit")
+            _check_not_negative(reward, "max_tests", "grading_workers")
+            if reward.test_memory_limit_mb < LEAST_TEST_MEMORY_MB:
+                raise UserError(
+                    f"--test_memory_limit_mb must be at least {LEAST_TEST_MEMORY_MB}, got "
+                    f"{reward.test_memory_limit_mb}; Python itself needs that much"
+                )
 
 
 def _check_zero_stage(flag: str, stage: int) -> None:

@@ -1,13 +1,41 @@
-"""APPS: programming problems with solutions and tests."""
+"""APPS: programming problems with solutions and tests.
+
+The published prompt is the problem alone, so that a policy must guess whether the tests call a function, which one, or
+read what a script prints:
+
+    ### Problem:
+    {question}
+
+    ### Response:
+
+By default the prompt says so, with the starter code where there is some:
+
+    ### Problem:
+    {question}
+
+    ### Starter code:
+    {starter_code}
+
+    ### Tests:
+    They call the function {fn_name}. | They run the program on standard input and read what it prints.
+
+    ### Response:
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from dschat.data.base import RawDataset, Row, wrapped
-from dschat.data.splits import Phase
+from dschat.data.cache import content_key
+from dschat.data.sources import Source
+from dschat.data.splits import Phase, SplitBy
+
+PromptStyle = Literal["full", "published"]
+
+_SCRIPT = "They run the program on standard input and read what it prints."
 
 
 class Apps(RawDataset):
@@ -22,6 +50,21 @@ class Apps(RawDataset):
     before_prompt, after_prompt = "### Problem:\n", "\n\n### Response:\n"
     evaluation_splits = ("validation", "test")
 
+    def __init__(
+        self, source: Source, *, label: str, seed: int, split_by: SplitBy = "row", prompt_style: PromptStyle = "full"
+    ) -> None:
+        """
+        Args:
+            source, label, seed, split_by: see `RawDataset`.
+            prompt_style: "full" or "published", see the top of this file.
+        """
+        super().__init__(source, label=label, seed=seed, split_by=split_by)
+        self._prompt_style = prompt_style
+
+    def fingerprint(self) -> str:
+        """Key of the rows and the prompt's style."""
+        return content_key({"rows": super().fingerprint(), "prompt_style": self._prompt_style})
+
     def expand(self, row: Row, phase: Phase) -> Iterator[Row]:
         """In SFT one sample for each solution; elsewhere the problem itself."""
         solutions = _solutions(row["solutions"]) if phase == "sft" else []
@@ -31,8 +74,19 @@ class Apps(RawDataset):
             yield row
 
     def prompt(self, row: Row) -> str | None:
-        """The published prompt: problem and cue."""
-        return wrapped(self.before_prompt, _encodable(row["question"]), self.after_prompt)
+        """Problem, what the tests do with the answer, and cue."""
+        question = _encodable(row["question"])
+        if question is None or self._prompt_style == "published":
+            return wrapped(self.before_prompt, question, self.after_prompt)
+        starter = _encodable(row.get("starter_code")) or ""
+        function = _json_object(row.get("input_output")).get("fn_name")
+        kind = "method" if "class Solution" in starter else "function"
+        sections = [
+            question.rstrip(),
+            f"### Starter code:\n{starter.rstrip()}" if starter.strip() else "",
+            f"### Tests:\n{f'They call the {kind} {function}.' if function else _SCRIPT}",
+        ]
+        return wrapped(self.before_prompt, "\n\n".join(filter(None, sections)), self.after_prompt)
 
     def chosen(self, row: Row) -> str | None:
         """The first solution, None for a problem without one."""
@@ -52,6 +106,13 @@ class Apps(RawDataset):
     def group(self, row: Row) -> str:
         """The problem."""
         return str(row["question"])
+
+
+class TinyApps(Apps):
+    """The built-in set: small problems in the schema of APPS."""
+
+    name = "tiny_apps"
+    hub_name = "tiny-apps"
 
 
 def _encodable(text: Any) -> str | None:

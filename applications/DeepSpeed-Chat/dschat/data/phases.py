@@ -20,6 +20,7 @@ from datasets import Dataset, Features, List, Value
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from dschat.data.apps import PromptStyle
 from dschat.data.base import RawDataset
 from dschat.data.batches import PairBatch, PromptBatch, SFTBatch
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
@@ -63,7 +64,7 @@ class DataSource:
     """Which data, in plain values."""
 
     data_path: tuple[str, ...]
-    """Hub names, local paths, or `pydoc-tldr`; several are put together."""
+    """Hub names, local paths, `pydoc-tldr` or `tiny-apps`; several are put together."""
     data_format: str | None
     """Supported dataset whose columns local data has; None to tell from the path or the columns."""
     data_split: str
@@ -76,6 +77,8 @@ class DataSource:
     cache_dir: Path
     end_of_conversation: str | None
     """Text of the one token that ends an answer; None for the tokenizer's EOS."""
+    apps_prompt: PromptStyle = "full"
+    """What the prompts of programming problems say; see `dschat.data.apps`."""
     loss_on_prompt: bool = False
     """Whether the SFT loss covers prompts too; a matter of `collate_sft`, not of the cached data."""
 
@@ -204,6 +207,7 @@ def _raw_parts(source: DataSource, phase: Phase) -> list[tuple[RawDataset, str]]
                 seed=source.seed,
                 cache_dir=source.cache_dir,
                 split_by=source.split_by,
+                apps_prompt=source.apps_prompt,
             ),
             split,
         )

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dschat.data.apps import Apps
+from dschat.data.apps import Apps, PromptStyle, TinyApps
 from dschat.data.base import ASSISTANT, HUMAN, RawDataset, Row, feature_at, value_at, wrapped
 from dschat.data.builtin import BuiltinSource
 from dschat.data.multilingual import (
@@ -26,8 +26,9 @@ from dschat.data.multilingual import (
     QgJaquad,
     ZhihuKol,
 )
-from dschat.data.sources import HubSource, LocalSource, local_source, missing_path_error
+from dschat.data.sources import HubSource, LocalSource, Source, local_source, missing_path_error
 from dschat.data.splits import SplitBy
+from dschat.data.tiny_apps import TinyAppsSource
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -245,11 +246,17 @@ _MATCHERS: dict[str, type[RawDataset]] = {
     "codeparrot/apps": Apps,
     "local/jsonfile": JsonFile,
 }
-_CLASSES = {kind.hub_name: kind for kind in (*_MATCHERS.values(), PydocTldr)}
+_CLASSES = {kind.hub_name: kind for kind in (*_MATCHERS.values(), PydocTldr, TinyApps)}
 
 
 def find_raw_dataset(
-    path: str, *, data_format: str | None = None, seed: int, cache_dir: Path, split_by: SplitBy = "row"
+    path: str,
+    *,
+    data_format: str | None = None,
+    seed: int,
+    cache_dir: Path,
+    split_by: SplitBy = "row",
+    apps_prompt: PromptStyle = "full",
 ) -> RawDataset:
     """The dataset that a `--data_path` means; nothing is downloaded yet.
 
@@ -258,14 +265,23 @@ def find_raw_dataset(
     or any at all with `data_format`.
 
     Args:
-        path: hub name, `pydoc-tldr`, `local/jsonfile`, or a local path.
+        path: hub name, `pydoc-tldr`, `tiny-apps`, `local/jsonfile`, or a local path.
         data_format: name of the supported dataset whose columns the data has.
         seed: for datasets made or carved here.
-        cache_dir: for unpacked parquet and the built-in dataset.
+        cache_dir: for unpacked parquet and the built-in datasets.
         split_by: see `RawDataset`.
+        apps_prompt: see `Apps`; means nothing to other datasets.
     Raises:
         UserError: a path that is not there, an unknown name, or columns that tell nothing.
     """
+    kind, source = _find(path, data_format, seed, cache_dir)
+    if issubclass(kind, Apps):
+        return kind(source, label=path, seed=seed, split_by=split_by, prompt_style=apps_prompt)
+    return kind(source, label=path, seed=seed, split_by=split_by)
+
+
+def _find(path: str, data_format: str | None, seed: int, cache_dir: Path) -> tuple[type[RawDataset], Source]:
+    """The class of a `--data_path` and where its rows are."""
     given = None if data_format is None else _by_name(data_format)
     if data_format is not None and given is None:
         raise _unknown(f"--data_format {data_format} is not a supported dataset", data_format)
@@ -282,15 +298,17 @@ def find_raw_dataset(
         source = local_source(local, configs=_configs(given), cache_dir=cache_dir)
         kind = given or _by_local_name(local) or _by_columns(local, source)
         logger.info("%s is read as %s", local.absolute(), kind.hub_name)
-        return kind(source, label=path, seed=seed, split_by=split_by)
+        return kind, source
     if path not in _CLASSES and _looks_local(path):
         raise missing_path_error(path)
     if path == PydocTldr.hub_name:
-        return PydocTldr(BuiltinSource(seed, cache_dir), label=path, seed=seed, split_by=split_by)
+        return PydocTldr, BuiltinSource(seed, cache_dir)
+    if path == TinyApps.hub_name:
+        return TinyApps, TinyAppsSource(seed, cache_dir)
     kind, repository = _on_hub(path, given)
     if given not in (None, kind):
         logger.warning("--data_format %s does not apply to %s, whose format is known", data_format, path)
-    return kind(HubSource(repository, kind.hub_config), label=path, seed=seed, split_by=split_by)
+    return kind, HubSource(repository, kind.hub_config)
 
 
 def _on_hub(path: str, given: type[RawDataset] | None) -> tuple[type[RawDataset], str]:
@@ -332,7 +350,7 @@ def _by_columns(path: Path, source: LocalSource) -> type[RawDataset]:
     matches = [
         kind
         for kind in _CLASSES.values()
-        if kind not in (PydocTldr, RmStatic, FullHhRlhf, SyntheticInstruct, RlhfRewardDatasets)
+        if kind not in (PydocTldr, TinyApps, RmStatic, FullHhRlhf, SyntheticInstruct, RlhfRewardDatasets)
         and all(feature_at(features, column) is not None for column in kind.required_columns())
     ]
     if len(matches) == 1:

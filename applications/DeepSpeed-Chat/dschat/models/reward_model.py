@@ -75,13 +75,16 @@ def load_token_scorer(
     return TokenScorer(model)
 
 
+def has_head(path: str) -> bool | None:
+    """Whether a local folder's weights hold a score head, None for what cannot be told without loading it."""
+    folder = Path(path)
+    names = _weight_names(folder) if folder.is_dir() else None
+    return None if names is None else HEAD_WEIGHT in names
+
+
 def check_has_head(flag: str, path: str) -> None:
     """Raise UserError if a local folder's weights hold no score head; nothing is loaded. Hub names are not checked."""
-    folder = Path(path)
-    if not folder.is_dir():
-        return
-    names = _weight_names(folder)
-    if names is not None and HEAD_WEIGHT not in names:
+    if has_head(path) is False:
         raise UserError(f"--{flag} {_no_head(path)}")
 
 

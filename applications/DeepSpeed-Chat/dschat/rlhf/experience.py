@@ -48,6 +48,10 @@ class Rollout:
         """[B] bool, the rows that take part."""
         return self.response_mask.any(dim=-1)
 
+    def without(self, rows: Tensor) -> Rollout:
+        """The same rollout with more rows unusable, rows [B] bool."""
+        return replace(self, response_mask=self.response_mask & ~rows[:, None])
+
 
 @dataclass(frozen=True)
 class Experience:

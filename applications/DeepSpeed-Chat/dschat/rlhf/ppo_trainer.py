@@ -15,7 +15,7 @@ from dschat.data.batches import PromptBatch
 from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.ppo_math import generalized_advantages, policy_loss, shape_rewards, value_loss
 from dschat.rlhf.regularizers.base import Regularizer
-from dschat.rlhf.reward_sources.base import RewardSource
+from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
 from dschat.rlhf.scoring import Scores, response_log_probs, response_values, score_rollout
@@ -90,12 +90,16 @@ class DeepSpeedPPOTrainer:
         prompts = prompts.to(self._device)
         rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
         generated = time.perf_counter()
-        score = self._reward_source.score(rollout)
+        self._reward_source.begin(rollout)
         scores = score_rollout(
             rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
         )
         log_probs = torch.stack([scores.log_probs, scores.reference_log_probs])
         check_finite(log_probs, step=step, what="log-probabilities of the answers")
+        verdict = self._reward_source.score(rollout)
+        _record_verdict(verdict, scores, rollout, means)
+        score = verdict.values
+        rollout = rollout.without(score.isnan())
         mask, ppo = rollout.response_mask, self._config.ppo
         rewards = shape_rewards(scores.penalty, score, mask, penalty_coef=ppo.kl_ctl, score_clip=ppo.reward_clip)
         advantages, returns = generalized_advantages(rewards, scores.values, mask, gamma=ppo.gamma, lam=ppo.lam)
@@ -219,16 +223,25 @@ class DeepSpeedPPOTrainer:
         }
         for name, values in per_token.items():
             means.add(name, torch.where(mask, values, 0.0).sum(), tokens)
-        for name, total in scores.penalty_metrics.items():
-            means.add(name, total, tokens)
         means.add("usable_share", rows, usable.numel())
 
 
+def _record_verdict(verdict: SequenceScores, scores: Scores, rollout: Rollout, means: WeightedMeans) -> None:
+    """Metrics of the reward source and the regularizer, over all rows that were scored, also those that are dropped."""
+    for name, values in verdict.metrics.items():
+        known = ~values.isnan()
+        means.add(name, torch.where(known, values, 0.0).sum(), known.sum())
+    tokens = rollout.response_mask.sum()
+    for name, total in scores.penalty_metrics.items():
+        means.add(name, total, tokens)
+
+
 def _for_people(rollout: Rollout, score: Tensor, scores: Scores) -> ScoredAnswers:
-    lengths = rollout.response_mask.sum(dim=-1).clamp_min(1)
+    mask = rollout.response_mask
+    penalty = torch.where(mask, scores.penalty, 0.0).sum(dim=-1) / mask.sum(dim=-1).clamp_min(1)
     return ScoredAnswers(
         prompts=rollout.prompts,
         answers=rollout.answers,
         scores=score.tolist(),
-        penalties=(scores.penalty.sum(dim=-1) / lengths).tolist(),
+        penalties=penalty.tolist(),
     )

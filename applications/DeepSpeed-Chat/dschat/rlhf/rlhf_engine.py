@@ -40,6 +40,8 @@ class ModelPaths:
 
     actor: str
     critic: str
+    fresh_critic_head: bool = False
+    """Whether the critic's checkpoint may be a language model, which then gets a new score head."""
 
 
 class DeepSpeedRLHFEngine:
@@ -47,13 +49,14 @@ class DeepSpeedRLHFEngine:
 
     Attributes:
         actor, critic: DeepSpeed engines in training.
-        reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise.
+        reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise. There is no reward
+            model where the settings name another source of scores.
     """
 
     actor: Any
     critic: Any
     reference: nn.Module
-    reward: nn.Module
+    reward: nn.Module | None
 
     def __init__(
         self,
@@ -81,16 +84,18 @@ class DeepSpeedRLHFEngine:
             Placement(models.reference_zero_stage, self._dtype, models.offload_reference_model),
         )
         logger.info("loading the critic from %s", paths.critic)
-        load_critic = partial(self._load_scorer, paths.critic)
+        load_critic = partial(self._load_scorer, paths.critic, fresh_head=paths.fresh_critic_head)
         self.critic = self._trained(
             partial(load_critic, dropout=models.critic_dropout, checkpointing=models.critic_gradient_checkpointing),
             self._placement(models.critic_zero_stage, config.runtime.offload),
             self._optimization(models.critic_learning_rate, models.critic_weight_decay, total_updates),
         )
-        self.reward = self._frozen(
-            partial(load_critic, dropout=0.0, checkpointing=False),
-            Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
-        )
+        self.reward = None
+        if config.has_reward_model:
+            self.reward = self._frozen(
+                partial(load_critic, dropout=0.0, checkpointing=False),
+                Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
+            )
 
     def scored_models(self) -> ScoredModels:
         """The models that scoring runs."""
@@ -124,10 +129,10 @@ class DeepSpeedRLHFEngine:
             enable_gradient_checkpointing(model)
         return model
 
-    def _load_scorer(self, path: str, *, dropout: float | None, checkpointing: bool) -> nn.Module:
+    def _load_scorer(self, path: str, *, fresh_head: bool, dropout: float | None, checkpointing: bool) -> nn.Module:
         scorer = load_token_scorer(
             path,
-            fresh_head=False,
+            fresh_head=fresh_head,
             tokenizer_length=len(self._tokenizer),
             pad_token_id=self._tokenizer.pad_token_id,
             dtype=TORCH_DTYPES[self._dtype],

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
 from dschat.models.causal_lm import check_context
-from dschat.models.reward_model import check_has_head
+from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import (
     check_model_path,
     check_same_tokenizer,
@@ -33,13 +34,17 @@ from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.distributed import rank, world_size
-from dschat.runtime.logging import show_table, step_progress
+from dschat.runtime.logging import set_up_logging, show_table, step_progress
 from dschat.runtime.memory import count_parameters, estimate
 from dschat.runtime.metrics import MetricsLog, WeightedMeans
 
 logger = logging.getLogger(__name__)
 
 SHOWN_METRICS = ("reward", "penalty", "log_ratio", "response_length", "actor_loss", "critic_loss")
+EVALUATED_METRICS = (
+    *("reward", "penalty", "log_ratio", "response_length", "ended_share"),
+    *("test_pass_rate", "strict_pass_rate"),
+)
 SHOWN_ANSWERS = 4
 SHOWN_CHARACTERS = 300
 
@@ -65,6 +70,16 @@ def run_ppo(
         reward_source: scores the answers; default: the one that the settings name.
         sample: continues prompts; default: the actor.
     """
+    set_up_logging()
+    with ExitStack() as stack:
+        if reward_source is None and not config.has_reward_model:
+            # before this process has secrets, an accelerator and gigabytes
+            reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
+        _train(config, reward_source, sample)
+
+
+def _train(config: PPOConfig, reward_source: RewardSource | None, sample: SampleAnswers | None) -> None:
+    """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
     prepared, paths = _prepare(config)
     tokenizer = prepared.tokenizer
     plan = _plan(config, len(prepared.data.train))
@@ -152,8 +167,7 @@ class PPOLoop:
                 prompts = collate_prompts(items, pad_token_id=self._pad)
                 self._trainer.generate_experience(prompts, means, step=step)
         metrics = means.reduce()
-        kept = ("reward", "penalty", "log_ratio", "response_length", "ended_share")
-        return {f"eval_{name}": metrics[name] for name in kept}
+        return {f"eval_{name}": metrics[name] for name in EVALUATED_METRICS if name in metrics}
 
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
@@ -202,10 +216,9 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
     trust = config.runtime.trust_remote_code
     lengths = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
     flags = "--max_prompt_seq_len and --max_answer_seq_len"
-    critic = check_model_path("critic_model_name_or_path", config.models.critic_model_name_or_path)
-    check_context(load_config("critic_model_name_or_path", critic, trust_remote_code=trust), lengths, flags)
-    check_has_head("critic_model_name_or_path", critic)
     actor = check_model_path("actor_model_name_or_path", config.models.actor_model_name_or_path)
+    critic = _critic_path(config, actor)
+    check_context(load_config("critic_model_name_or_path", critic, trust_remote_code=trust), lengths, flags)
     token = config.data.end_of_conversation_token
     check_same_tokenizer(
         *(
@@ -224,7 +237,21 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         runtime=config.runtime,
         output=config.output,
     )
-    return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
+    fresh_head = not config.has_reward_model and has_head(critic) is not True
+    if fresh_head:
+        logger.info("the critic starts from %s with a new score head where it has none", critic)
+    return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=fresh_head)
+
+
+def _critic_path(config: PPOConfig, actor: str) -> str:
+    """The critic's checkpoint: what the settings name, else the actor's."""
+    named = config.models.critic_model_name_or_path
+    if named is None:
+        return actor
+    critic = check_model_path("critic_model_name_or_path", named)
+    if config.has_reward_model:
+        check_has_head("critic_model_name_or_path", critic)
+    return critic
 
 
 def _plan(config: PPOConfig, prompts: int) -> Plan:
@@ -255,12 +282,13 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
     offload, models = config.runtime.offload, config.models
     trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
     reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
-    roles = (
+    roles = [
         ("actor", paths.actor, Placement(trained[0], dtype, offload), True),
         ("reference", paths.actor, reference, False),
         ("critic", paths.critic, Placement(trained[1], dtype, offload), True),
-        ("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False),
-    )
+    ]
+    if config.has_reward_model:
+        roles.append(("reward model", paths.critic, Placement(models.reward_zero_stage, dtype, offload), False))
     lines = []
     for role, path, placement, is_trained in roles:
         parameters = count_parameters(load_config(role, path, trust_remote_code=trust))

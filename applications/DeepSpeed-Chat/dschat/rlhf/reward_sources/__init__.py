@@ -2,22 +2,51 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import nn
 
-from dschat.config.sections import LearnedRewardConfig
-from dschat.rlhf.reward_sources.base import RewardSource
+from dschat.code_execution.apps_tests import GradingRules
+from dschat.code_execution.pool import GradingPool, SandboxChoice, default_workers
+from dschat.config.sections import LearnedRewardConfig, UnitTestRewardConfig
+from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
+from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
 
-__all__ = ["RewardSource", "build_reward_source"]
+__all__ = ["RewardSource", "SequenceScores", "build_reward_source"]
+
+logger = logging.getLogger(__name__)
+
+_MEBIBYTE = 2**20
 
 
-def build_reward_source(config: LearnedRewardConfig, *, reward_model: nn.Module) -> RewardSource:
+def build_reward_source(
+    config: LearnedRewardConfig | UnitTestRewardConfig, *, reward_model: nn.Module | None = None
+) -> RewardSource:
     """The reward source that a section of settings describes.
 
     Args:
         config: its type chooses the variant.
-        reward_model: the frozen copy of the step-2 checkpoint, which scores tokens.
+        reward_model: the frozen copy of the step-2 checkpoint, which scores tokens; for LearnedRewardConfig alone.
+    Raises:
+        UserError: programs are to be run and no sandbox works here.
     """
     match config:
         case LearnedRewardConfig():
+            assert reward_model is not None
             return LearnedModelReward(reward_model)
+        case UnitTestRewardConfig():
+            rules = GradingRules(
+                time_limit=config.test_time_limit,
+                memory_limit=config.test_memory_limit_mb * _MEBIBYTE,
+                max_tests=config.max_tests,
+                comparison=config.apps_compare,
+                reward_shape=config.reward_shape,
+            )
+            pool = GradingPool(
+                config.grading_workers or default_workers(),
+                sandbox=SandboxChoice(config.code_sandbox, config.allow_unsandboxed),
+                rules=rules,
+            )
+            logger.info("programs are graded in %s", pool.description)
+            return UnitTestReward(pool)
