@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.sections import DivergenceConfig, LearnedRewardConfig, UnitTestRewardConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.reward_sources import RewardSource
@@ -29,7 +29,7 @@ class Job:
     """One run: a step and its command line."""
 
     step: str
-    """sft, reward, ppo or wpr."""
+    """sft, reward, ppo or wpr; apps or wpr_apps for rewards from unit tests."""
     arguments: list[str]
     fixed_answers: bool = False
     """PPO: answers are a function of the prompt, so that runs with other ranks or batches can be compared."""
@@ -52,8 +52,9 @@ def run_job(job: Job, *, reward_source: RewardSource | None = None) -> list[dict
             config = parse_reward_config(job.arguments)
             run_reward_training(config)
         case _:
-            section = WassersteinConfig if job.step == "wpr" else DivergenceConfig
-            config = parse_ppo_config(job.arguments, regularizer=section)
+            section = WassersteinConfig if job.step.startswith("wpr") else DivergenceConfig
+            reward = UnitTestRewardConfig if job.step.endswith("apps") else LearnedRewardConfig
+            config = parse_ppo_config(job.arguments, regularizer=section, reward=reward)
             sample = answer_first_half if job.second_half_silent else answer_by_prompt if job.fixed_answers else None
             run_ppo(config, reward_source=reward_source, sample=sample)
     return read_metrics(Path(str(config.output.output_dir)))
@@ -93,6 +94,19 @@ def write_pairs(path: Path, *, rows: int = 160, seed: int = 0) -> Path:
             prompt = " ".join(random_words.choices(WORDS, k=random_words.randint(3, 9)))
             chosen, rejected = (" ".join(random_words.choices(WORDS, k=random_words.randint(1, 6))) for _ in range(2))
             file.write(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}) + "\n")
+    return path
+
+
+def write_problems(path: Path, *, rows: int = 40) -> Path:
+    """A jsonl file of short programming problems in the columns of APPS: print a number, each another one."""
+    with path.open("w") as file:
+        for number in range(rows):
+            tests = {"inputs": ["", "\n"], "outputs": [f"{number}\n"] * 2}
+            row = {
+                "problem_id": number, "question": f"Print {number}.", "solutions": json.dumps([f"print({number})"]),
+                "input_output": json.dumps(tests), "difficulty": "introductory", "url": "", "starter_code": "",
+            }  # fmt: skip
+            file.write(json.dumps(row) + "\n")
     return path
 
 

@@ -26,3 +26,21 @@ PPO = """--data_path openai/summarize_from_feedback --data_split 2,4,4
 --ngram 1 --value_function equal --output_dir ../../models/summarize/ppo""".split()
 
 WASSERSTEIN = [*PPO[:-1], "../../models/summarize/wpr", *"--max_iter 10 --cost_dim 512 --top_k 128".split()]
+
+_TO_APPS = {
+    "openai/summarize_from_feedback": "codeparrot/apps",
+    "2,4,4": "2,0,8",
+    "../../models/summarize/sft": "../../models/apps/sft",
+    "../../models/summarize/ppo": "../../models/apps/ppo",
+    "../../models/summarize/wpr": "../../models/apps/wpr",
+}
+
+
+def _on_apps(command: list[str]) -> list[str]:
+    """The same command for programming problems: 20 % SFT, 80 % PPO, no step 2 and so no critic to name."""
+    at = command.index("--critic_model_name_or_path")
+    return [_TO_APPS.get(word, word) for word in command[:at] + command[at + 2 :]]
+
+
+APPS = _on_apps(PPO)
+WASSERSTEIN_APPS = _on_apps(WASSERSTEIN)

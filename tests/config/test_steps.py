@@ -14,7 +14,7 @@ import pytest
 import dschat
 from dschat.config import sections
 from dschat.config.retired import RETIRED_FLAGS
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.errors import UserError
 from tests.config import commands
@@ -30,11 +30,21 @@ def parse_wpr(words: list[str]) -> PPOConfig:
     return parse_ppo_config(words, regularizer=WassersteinConfig)
 
 
+def parse_apps(words: list[str]) -> PPOConfig:
+    return parse_ppo_config(words, regularizer=DivergenceConfig, reward=UnitTestRewardConfig)
+
+
+def parse_wpr_apps(words: list[str]) -> PPOConfig:
+    return parse_ppo_config(words, regularizer=WassersteinConfig, reward=UnitTestRewardConfig)
+
+
 STEPS: dict[str, tuple[Callable[[list[str]], Any], list[str]]] = {
     "sft": (parse_sft_config, commands.SFT),
     "reward": (parse_reward_config, commands.REWARD),
     "ppo": (parse_kl, commands.PPO),
     "wpr": (parse_wpr, commands.WASSERSTEIN),
+    "apps": (parse_apps, commands.APPS),
+    "wpr_apps": (parse_wpr_apps, commands.WASSERSTEIN_APPS),
 }
 
 
@@ -139,6 +149,13 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
         ("ppo", "--enable_hybrid_engine", "hybrid engine"),
         ("ppo", "--unsup_coef 27.8", "unsupervised loss"),
         ("ppo", "--actor_zero_stage 4", "--actor_zero_stage must be 0, 1, 2 or 3, got 4"),
+        ("apps", "--test_time_limit 0", "--test_time_limit must be above 0, got 0.0"),
+        ("apps", "--test_memory_limit_mb 32", "--test_memory_limit_mb must be at least 64, got 32"),
+        ("apps", "--max_tests -1", "--max_tests must not be negative"),
+        ("apps", "--grading_workers -1", "--grading_workers must not be negative"),
+        ("apps", "--code_sandbox docker", "invalid choice: 'docker'"),
+        ("wpr_apps", "--reward_shape best", "invalid choice: 'best'"),
+        ("ppo", "--max_tests 3", "there is no flag --max_tests"),
         ("sft", "--zero_stage 5", "--zero_stage must be 0, 1, 2 or 3, got 5"),
         ("sft", "--learning_rate 0", "--learning_rate must be above 0"),
         ("sft", "--learning_rat 1", "there is no flag --learning_rat; did you mean --learning_rate?"),
@@ -163,6 +180,15 @@ def test_missing_output_folder_is_refused_before_anything_runs(step: str) -> Non
     at = words.index("--output_dir")
     with pytest.raises(UserError, match="--output_dir is missing"):
         parse(words[:at] + words[at + 2 :])
+
+
+def test_the_critic_may_be_left_out_where_unit_tests_give_the_rewards() -> None:
+    assert parse_apps(commands.APPS).models.critic_model_name_or_path is None
+    assert not parse_apps(commands.APPS).has_reward_model
+    assert parse_kl(commands.PPO).has_reward_model
+    at = commands.PPO.index("--critic_model_name_or_path")
+    with pytest.raises(UserError, match="--critic_model_name_or_path is missing; name the step_<n> folder"):
+        parse_kl(commands.PPO[:at] + commands.PPO[at + 2 :])
 
 
 def test_harmless_values_of_retired_flags_are_accepted() -> None:

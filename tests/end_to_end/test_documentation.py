@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.sections import DivergenceConfig, LearnedRewardConfig, UnitTestRewardConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, write_problems
 from tests.launch import REPOSITORY
 
 PIPELINE = REPOSITORY / "applications/DeepSpeed-Chat"
@@ -27,7 +27,8 @@ def parser_of(step: str, program: str) -> Callable[[list[str]], Any]:
     if step.startswith("step2"):
         return parse_reward_config
     section = WassersteinConfig if "wpr" in program else DivergenceConfig
-    return lambda words: parse_ppo_config(words, regularizer=section)
+    reward = UnitTestRewardConfig if "apps" in program else LearnedRewardConfig
+    return lambda words: parse_ppo_config(words, regularizer=section, reward=reward)
 
 
 def test_every_metric_of_every_step_is_in_the_glossary(tmp_path: Path, process_group: torch.device) -> None:
@@ -37,7 +38,14 @@ def test_every_metric_of_every_step_is_in_the_glossary(tmp_path: Path, process_g
         Job("reward", supervised_arguments(paths, "sft", tmp_path / "2", "--max_steps 1")),
         Job("ppo", ppo_arguments(paths, tmp_path / "3", "--max_steps 1 --eval_steps 1")),
         Job("wpr", ppo_arguments(paths, tmp_path / "4", "--max_steps 1 --transport capped --top_k 4 --epsilon 1")),
-    ]
+        Job(
+            "apps",
+            ppo_arguments(
+                paths | {"data": str(write_problems(tmp_path / "problems.jsonl"))}, tmp_path / "5",
+                "--data_format codeparrot/apps --apps_prompt published --max_steps 1 --eval_steps 1",
+            ),
+        ),
+    ]  # fmt: skip
     names = {name.removeprefix("eval_") for job in jobs for line in run_job(job) for name in line}
     assert len(names) > 30
     assert sorted(name for name in names if f"`{name}`" not in MANUAL) == []
@@ -63,8 +71,8 @@ def test_every_training_script_is_a_valid_command(script: Path) -> None:
 
 def test_the_recipes_of_the_manual_are_valid_commands() -> None:
     commands = commands_in(MANUAL)
-    assert [program for program, _ in commands] == ["main.py", "main.py", "main_wpr.py"]
-    for (program, words), step in zip(commands, ("step1", "step2", "step3"), strict=True):
+    assert [program for program, _ in commands] == ["main.py", "main.py", "main_wpr.py", "main_apps.py"]
+    for (program, words), step in zip(commands, ("step1", "step2", "step3", "step3"), strict=True):
         parser_of(step, program)(words)
 
 

@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from dschat.data.tiny_apps import all_problems, build_rows
 from tests.config import commands
 from tests.jobs import WORDS, read_metrics
 from tests.launch import REPOSITORY, launch
@@ -17,14 +18,18 @@ from tests.toy_tokenizers import make_tokenizer
 
 TRAINING = REPOSITORY / "applications/DeepSpeed-Chat/training"
 STEP3 = TRAINING / "step3_rlhf_finetuning"
+DATASETS = ("openai/summarize_from_feedback", "codeparrot/apps")
 PATHS = {
     "google/gemma-2b": "gemma",
-    "openai/summarize_from_feedback": "openai/summarize_from_feedback",
+    **{name: name for name in DATASETS},
     "../../models/summarize/sft": "sft",
     "../../models/summarize/reward_model/step_581": "reward_model/step_581",
     "../../models/summarize/reward_model": "reward_model",
     "../../models/summarize/ppo": "ppo",
     "../../models/summarize/wpr": "wpr",
+    "../../models/apps/sft": "apps_sft",
+    "../../models/apps/ppo": "apps",
+    "../../models/apps/wpr": "wpr_apps",
 }
 
 
@@ -98,3 +103,26 @@ def test_step_3_trains_and_saves(program: str, command: list[str], output: str, 
     critic = AutoModelForSequenceClassification.from_pretrained(folder / output / "critic")
     assert critic.config.num_labels == 1
     assert ("wasserstein_potential" in lines[0]) == (program == "main_wpr.py")
+
+
+@pytest.mark.parametrize(
+    ("program", "command", "output"),
+    [("main_apps.py", commands.APPS, "apps"), ("main_wpr_apps.py", commands.WASSERSTEIN_APPS, "wpr_apps")],
+)
+def test_step_3_learns_from_unit_tests(program: str, command: list[str], output: str, folder: Path) -> None:
+    for name, rows in build_rows(all_problems(), seed=0).items():
+        (folder / "codeparrot/apps").mkdir(parents=True, exist_ok=True)
+        Dataset.from_list(rows).to_parquet(str(folder / f"codeparrot/apps/{name}-00000-of-00001.parquet"))
+    sft = folder / "apps_sft"
+    if not sft.exists():
+        sft.symlink_to("gemma")
+    finished = launch(STEP3 / program, *words(command, folder, "--max_steps 1 --max_answer_seq_len 16"))
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    [line] = read_metrics(folder / output)
+    # an untrained model writes nothing that runs
+    assert -1.0 <= line["reward"] < -0.3
+    assert line["ungraded_share"] == 0.0
+    assert line["test_compile_error_share"] > 0.5
+    assert f"the critic starts from {sft} with a new score head" in finished.stdout
+    critic = AutoModelForSequenceClassification.from_pretrained(folder / output / "critic")
+    assert critic.config.num_labels == 1

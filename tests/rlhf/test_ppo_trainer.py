@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,11 @@ from dschat.config.sections import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import TrainingFault
-from dschat.rlhf.experience import Experience
+from dschat.rlhf import ppo_trainer
+from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import build_regularizer
-from dschat.rlhf.reward_sources import build_reward_source
+from dschat.rlhf.reward_sources import RewardSource, SequenceScores, build_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
 from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.metrics import WeightedMeans
@@ -72,7 +74,7 @@ class Case:
         answers = torch.tensor([row + [pad] * (width - len(row)) for row in ANSWERS])
         return torch.cat([prompts.input_ids, answers], dim=-1)
 
-    def trainer(self) -> DeepSpeedPPOTrainer:
+    def trainer(self, reward_source: RewardSource | None = None) -> DeepSpeedPPOTrainer:
         tokens = AnswerTokens(stop=(EOS,), pad=int(self.tokenizer.pad_token_id), vocab_size=len(self.tokenizer))
         return DeepSpeedPPOTrainer(
             self.engine, self.config,
@@ -80,7 +82,7 @@ class Case:
                 self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, penalty_coef=BETA,
                 seed=0,
             ),
-            build_reward_source(self.config.reward, reward_model=self.engine.reward),
+            reward_source or build_reward_source(self.config.reward, reward_model=self.engine.reward),
             self.tokenizer, tokens, device=CPU, sample=self.sample,
         )  # fmt: skip
 
@@ -166,6 +168,64 @@ def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
     # AdamW still moves along its momentum, by much less than a step with a gradient
     change = max((p - q).abs().max().item() for p, q in zip(before, case.engine.actor.module.parameters(), strict=True))
     assert change < 1e-2
+
+
+class Verdicts(RewardSource):
+    """Fixed scores, and when they were asked for."""
+
+    def __init__(self, values: list[float], events: list[str]) -> None:
+        self.values = values
+        self.events = events
+
+    def begin(self, rollout: Rollout) -> None:
+        self.events.append("begin")
+
+    def score(self, rollout: Rollout) -> SequenceScores:
+        self.events.append("score")
+        values = torch.tensor(self.values)
+        return SequenceScores(values, {"luck": torch.tensor([1.0, 2.0, math.nan, 6.0]), "none": values * math.nan})
+
+
+def test_an_answer_without_a_score_is_dropped_with_all_that_belongs_to_it(case: Case) -> None:
+    def run(values: list[float]) -> tuple[Experience, dict[str, float], list[float]]:
+        means = WeightedMeans(CPU)
+        trainer = case.trainer(Verdicts(values, []))
+        experience, answers = trainer.generate_experience(case.prompts(), means, step=1)
+        return experience, means.reduce(), answers.scores
+
+    whole, _, _ = run([0.5, -0.5, 9.0, 1.0])
+    dropped, metrics, shown = run([0.5, math.nan, 9.0, 1.0])
+    assert dropped.response_mask.any(dim=-1).tolist() == [True, False, False, True]
+    for row in (0, 3):
+        for name in ("response_mask", "log_probs", "values", "advantages", "returns"):
+            assert torch.equal(getattr(dropped, name)[row], getattr(whole, name)[row])
+    assert dropped.advantages[1].abs().sum() == dropped.returns[1].abs().sum() == 0
+    assert metrics["reward"] == pytest.approx(0.75)
+    assert metrics["usable_share"] == 0.5
+    assert metrics["response_length"] == 2.5
+    # a diagnostic is a mean over the answers that have one, dropped or not
+    assert metrics["luck"] == pytest.approx(3.0)
+    assert math.isnan(metrics["none"])
+    assert math.isnan(shown[1])
+
+
+def test_a_step_of_which_no_answer_has_a_score_stays_finite(case: Case) -> None:
+    trainer = case.trainer(Verdicts([math.nan] * 4, []))
+    means = WeightedMeans(CPU)
+    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
+    trainer.train_rlhf([experience], means, step=1)
+    metrics = means.reduce()
+    assert metrics["usable_share"] == 0.0
+    assert metrics["actor_grad_norm"] == 0.0
+    assert all(parameter.isfinite().all() for parameter in case.engine.actor.module.parameters())
+
+
+def test_scoring_forwards_run_while_the_reward_source_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    forwards = ppo_trainer.score_rollout
+    monkeypatch.setattr(ppo_trainer, "score_rollout", lambda *a, **k: (events.append("forwards"), forwards(*a, **k))[1])
+    case.trainer(Verdicts([0.0] * 4, events)).generate_experience(case.prompts(), WeightedMeans(CPU), step=1)
+    assert events == ["begin", "forwards", "score"]
 
 
 def test_broken_logits_stop_the_step_and_are_named(case: Case) -> None:

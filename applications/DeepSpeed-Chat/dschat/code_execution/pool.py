@@ -41,7 +41,7 @@ MAX_CACHED = 20_000
 """Reports kept, the most recently used."""
 START_SECONDS = 60.0
 """For a worker to find its sandbox."""
-CLOSE_SECONDS = 5.0
+CLOSE_SECONDS = 2.0
 """For a worker to leave by itself."""
 GRACE_SECONDS = 10.0
 """Beyond what a program may take, before its worker is taken for stuck."""
@@ -282,11 +282,12 @@ def ungraded(reason: str) -> TestReport:
 def _start_process() -> subprocess.Popen[bytes]:
     """A worker without the trainer's environment, folder and terminal."""
     package = Path(__file__).resolve().parents[2]
+    kept = {name: os.environ[name] for name in ("TMPDIR",) if name in os.environ}
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "dschat.code_execution.worker", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={"PATH": os.defpath, "PYTHONPATH": str(package), "LANG": "C.UTF-8"},
+        env={"PATH": os.defpath, "PYTHONPATH": str(package), "LANG": "C.UTF-8", **kept},
         cwd="/",
         start_new_session=True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
@@ -16,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
+from dschat.errors import UserError
 from dschat.models.causal_lm import check_context
 from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import (
@@ -73,7 +75,7 @@ def run_ppo(
     set_up_logging()
     with ExitStack() as stack:
         if reward_source is None and not config.has_reward_model:
-            # before this process has secrets, an accelerator and gigabytes
+            # before this process has an accelerator and gigabytes of weights
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
         _train(config, reward_source, sample)
 
@@ -237,10 +239,21 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         runtime=config.runtime,
         output=config.output,
     )
-    fresh_head = not config.has_reward_model and has_head(critic) is not True
-    if fresh_head:
-        logger.info("the critic starts from %s with a new score head where it has none", critic)
-    return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=fresh_head)
+    if config.has_reward_model:
+        return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
+    _check_has_tests(config, prepared)
+    head = "its score head" if has_head(critic) else "a new score head"
+    logger.info("scores come from unit tests, without a reward model; the critic starts from %s with %s", critic, head)
+    return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=True)
+
+
+def _check_has_tests(config: PPOConfig, prepared: Prepared) -> None:
+    """Refuse data whose first row is no programming problem."""
+    if not isinstance(json.loads(prepared.data.train[0]["record"]).get("input_output"), dict):
+        raise UserError(
+            f"--data_path {' '.join(config.data.data_path)} holds no problems with tests; pass codeparrot/apps, "
+            "tiny-apps, or your own data with the columns of APPS"
+        )
 
 
 def _critic_path(config: PPOConfig, actor: str) -> str:

@@ -46,7 +46,7 @@ class UnitTestReward(RewardSource):
     def begin(self, rollout: Rollout) -> None:
         """Hand the usable answers, each with its own record's tests, to the pool."""
         rows = tuple(rollout.usable.nonzero()[:, 0].tolist())
-        jobs = [(extract_program(rollout.answers[row]), rollout.records[row]["input_output"]) for row in rows]
+        jobs = [(extract_program(rollout.answers[row]), rollout.records[row].get("input_output") or {}) for row in rows]
         self._begun = _Begun(rollout, rows, self._pool.submit(jobs))
 
     def score(self, rollout: Rollout) -> SequenceScores:
