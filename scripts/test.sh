@@ -13,7 +13,8 @@ with pytest, to which all arguments are passed on, for instance:
     bash scripts/test.sh -k sinkhorn -x      tests whose name says sinkhorn, up to the first failure
 
 Needs Python 3.11 to 3.13 and g++. No network is used once .venv is there, and no GPU is needed. The report page is tested
-in chromium (Debian: chromium, chromium-driver), which is installed where this runs as root and skipped where absent.
+in chromium (Debian: chromium, chromium-driver), the code sandbox with bubblewrap (Debian: bubblewrap). Both are installed
+where this runs as root, and their tests are skipped where they are absent.
 TEXT
 }
 
@@ -29,15 +30,15 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 cd "$ROOT"
 set_up_venv
 
-# The report page is tested in a real browser; without one that test is skipped and says so.
-install_browser() {
-    command -v chromium >/dev/null && command -v chromedriver >/dev/null && return
+# Debian packages that some tests use; without them those tests are skipped and say so.
+install_for_tests() {
     [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null || return 0
-    say "installing chromium and chromium-driver for the report's tests"
-    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium chromium-driver; } \
-        >>"$INSTALL_LOG" 2>&1 || say "no browser could be installed (log: $INSTALL_LOG): its tests will be skipped"
+    say "installing for the tests: $*"
+    { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y "$@"; } >>"$INSTALL_LOG" 2>&1 ||
+        say "could not be installed (log: $INSTALL_LOG), its tests will be skipped: $*"
 }
-install_browser
+{ command -v chromium && command -v chromedriver; } >/dev/null || install_for_tests chromium chromium-driver
+command -v bwrap >/dev/null || install_for_tests bubblewrap
 
 # Two ranks share few cores in the tests, and threads that wait for each other cost more than they bring.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} TOKENIZERS_PARALLELISM=false

@@ -16,8 +16,8 @@ REPOSITORY = Path(__file__).parents[2]
 
 # What a part of the package may import of the package itself, besides itself and dschat.errors.
 ALLOWED = {
-    "config": set(),
     "code_execution": set(),
+    "config": set(),
     "optimal_transport": set(),
     "data": {"config"},
     "models": {"config"},
@@ -94,6 +94,12 @@ def test_imports_go_one_way(module: str, path: Path) -> None:
     assert not wrong, f"{module} must not import {sorted(wrong)}"
     libraries = {name.split(".")[0] for name in names}
     assert not libraries & FORBIDDEN_LIBRARIES.get(part, set())
+
+
+def test_the_sandbox_needs_the_standard_library_alone() -> None:
+    """Its interpreter starts without site-packages, for each slot anew."""
+    names = {name for path in (PACKAGE / "code_execution").rglob("*.py") for name in imported(path)}
+    assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"dschat"}
 
 
 def test_the_trainer_names_no_concrete_variant() -> None:

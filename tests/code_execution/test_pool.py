@@ -226,9 +226,12 @@ def test_closing_twice_and_submitting_nothing_are_fine() -> None:
 
 def test_workers_share_the_cores_of_a_node(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(9)))
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
     assert default_workers() == 8
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert default_workers() == 2
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "32")
-    assert default_workers() == 1
+    for name in ("LOCAL_SIZE", "LOCAL_WORLD_SIZE"):
+        with monkeypatch.context() as launched:
+            launched.setenv(name, "4")
+            assert default_workers() == 2
+            launched.setenv(name, "32")
+            assert default_workers() == 1

@@ -150,7 +150,7 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
         ("ppo", "--unsup_coef 27.8", "unsupervised loss"),
         ("ppo", "--actor_zero_stage 4", "--actor_zero_stage must be 0, 1, 2 or 3, got 4"),
         ("apps", "--test_time_limit 0", "--test_time_limit must be above 0, got 0.0"),
-        ("apps", "--test_memory_limit_mb 32", "--test_memory_limit_mb must be at least 64, got 32"),
+        ("apps", "--test_memory_limit_mb 64", "--test_memory_limit_mb must be at least 256, got 64"),
         ("apps", "--max_tests -1", "--max_tests must not be negative"),
         ("apps", "--grading_workers -1", "--grading_workers must not be negative"),
         ("apps", "--code_sandbox docker", "invalid choice: 'docker'"),

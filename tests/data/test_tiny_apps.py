@@ -33,10 +33,11 @@ def run_script(program: str, text: str) -> bytes:
 
 
 def test_there_are_problems_of_every_kind(rows: list[dict[str, Any]]) -> None:
-    assert len(all_problems()) >= 1200
+    assert len(all_problems()) >= 1400
     assert len({(problem.name, problem.parameters) for problem in all_problems()}) >= 100
     assert len({row["question"] for row in rows}) == len(rows) == 2 * len(all_problems())
     assert len({row["problem_id"] for row in rows}) == len(rows)
+    assert len({(problem.answer, problem.parameters) for problem in all_problems()}) == len(all_problems())
     kinds = Counter((row["difficulty"], "fn_name" in row["input_output"]) for row in rows)
     assert set(kinds) == {(d, f) for d in ("introductory", "interview", "competition") for f in (True, False)}
     assert min(kinds.values()) >= 15

@@ -76,7 +76,7 @@ def test_command_writes_records_with_outcomes_and_closing_lines(models):
     assert all(len(row["outcomes"]) == 8 and row["reward"] is not None for row in rows)
     for words_of_lines in ("18 programs for 9 problems", "mean reward", "strict accuracy", "pass@1", "mean length"):
         assert words_of_lines in done.stdout
-    assert "programs are graded in" in done.stderr
+    assert "programs are graded by" in done.stderr
     assert not list(apps_output(models).parent.glob("*.partial"))
 
 

@@ -8,7 +8,6 @@ import math
 import os
 import select
 import signal
-import socket
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -127,9 +126,7 @@ class _Run:
                 os.set_blocking(near, False)
                 self._pipes[near] = stream
             limits = self.limits
-            request = protocol.REQUEST.pack(
-                math.ceil(limits.cpu_seconds) + 1, limits.memory_bytes, limits.max_threads
-            )
+            request = protocol.REQUEST.pack(math.ceil(limits.cpu_seconds) + 1, limits.memory_bytes, limits.max_threads)
             self._zygote.send(request, [descriptors[number] for number in range(protocol.DESCRIPTORS)])
 
     def _receive_pidfd(self) -> int:
@@ -218,8 +215,8 @@ def _death(number: int, killable_from_inside: bool) -> tuple[Status, str]:
 def _reported(report: bytes, call: bool) -> tuple[Status, str]:
     """What the child says of itself; one that left by os._exit() says nothing."""
     code, message = report[1:2], _text(report[2:])
-    if code in _VERDICTS:
-        return _VERDICTS[code], message
+    if code:
+        return _VERDICTS.get(code, Status.RUNTIME_ERROR), message
     return (Status.RUNTIME_ERROR, "ended before it returned") if call else (Status.OK, "")
 
 

@@ -61,7 +61,8 @@ DEFAULT_SANDBOX = SandboxChoice()
 
 def default_workers() -> int:
     """This process's share of the cores of the machine but one, at least 1."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # the launchers' names for the processes of this node: deepspeed's and torchrun's
+    processes = int(os.environ.get("LOCAL_SIZE") or os.environ.get("LOCAL_WORLD_SIZE") or "1")
     return max(1, (len(os.sched_getaffinity(0)) - 1) // processes)
 
 

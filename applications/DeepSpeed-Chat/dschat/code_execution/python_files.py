@@ -32,7 +32,9 @@ def python_paths() -> list[Path]:
     """
     wanted = [Path(path) for path in _SYSTEM]
     wanted += [interpreter(), Path(os.__file__).parent]
-    wanted += [Path(prefix) / folder for prefix in (sys.base_prefix, sys.base_exec_prefix) for folder in ("lib", "lib64")]
+    wanted += [
+        Path(prefix) / folder for prefix in (sys.base_prefix, sys.base_exec_prefix) for folder in ("lib", "lib64")
+    ]
     numpy = numpy_folder()
     if numpy is not None:
         wanted += [numpy, numpy.with_name("numpy.libs")]

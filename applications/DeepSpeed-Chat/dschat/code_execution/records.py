@@ -48,6 +48,9 @@ class Limits:
         return 3 * self.cpu_seconds + 1
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(frozen=True)
 class Job:
     """One program and one input."""
@@ -79,7 +82,7 @@ class Sandbox(Protocol):
     description: str
     """Rung, versions and what is weaker than it could be, in one line for logs and manifests."""
 
-    def run(self, job: Job, limits: Limits = Limits()) -> Execution:
+    def run(self, job: Job, limits: Limits = DEFAULT_LIMITS) -> Execution:
         """Run one program to its verdict; a fault of the sandbox is Status.INFRA_ERROR, not an exception."""
         ...
 

@@ -43,6 +43,8 @@ class Rung:
     user: SpareUser | None
     contains: bool = True
     """False where a program may do whatever its user may."""
+    limits_threads: bool = True
+    """False where the kernel would count all of the user's processes with the program's threads."""
 
     def describe(self, hello: Mapping[str, object]) -> str:
         """One line for logs and manifests, given what a zygote says about itself."""
@@ -52,6 +54,8 @@ class Rung:
         if self.contains:
             words.append("seccomp")
         words.append(f"user {self.user.uid}" if self.user else "the user who started it")
+        if not self.limits_threads:
+            words.append("number of threads not limited")
         words.append(f"numpy {hello['numpy']}" if hello["numpy"] else "without numpy")
         return ", ".join(words)
 
@@ -84,7 +88,7 @@ def landlock(user: SpareUser | None) -> Rung:
         readable_paths=[*map(str, paths), "/dev/urandom"],
         writable_paths=["/dev/null"],
     )
-    return Rung("no namespaces", _starter([], settings), user)
+    return Rung("no namespaces", _starter([], settings), user, limits_threads=user is not None)
 
 
 def unsandboxed(user: SpareUser | None) -> Rung:
@@ -94,7 +98,8 @@ def unsandboxed(user: SpareUser | None) -> Rung:
         seccomp=False,
         keep_read_access=user is not None and not all(map(reachable_by_others, python_paths())),
     )
-    return Rung("no sandbox", _starter([], settings), user, contains=False)
+    start = _starter([], settings)
+    return Rung("no sandbox", start, user, contains=False, limits_threads=user is not None)
 
 
 def _settings(user: SpareUser | None, *, other_tasks: int | None) -> Settings:
@@ -132,7 +137,8 @@ def _namespaces(user: SpareUser | None) -> list[str]:
 def _file_system() -> list[str]:
     """Nothing but what Python needs, nothing writable, no /proc."""
     paths = python_paths()
-    parents = sorted({parent for path in paths for parent in path.parents} - {Path("/")})
+    devices = [Path("/dev/null"), Path("/dev/urandom")]
+    parents = sorted({parent for path in [*paths, *devices] for parent in path.parents} - {Path("/")})
     words = []
     for parent in parents:
         words += ["--perms", "0755", "--dir", str(parent)]  # made by a bind they could be entered by root alone
@@ -140,10 +146,11 @@ def _file_system() -> list[str]:
         words += ["--ro-bind", str(path), str(path)]
     for link, target in root_links().items():
         words += ["--symlink", str(target), str(link)]
-    for device in ("/dev/null", "/dev/urandom"):
-        words += ["--dev-bind", device, device]
+    for device in devices:
+        words += ["--dev-bind", str(device), str(device)]
     return [*words, "--remount-ro", "/", "--chdir", "/"]
 
 
 def _works(command: Sequence[str]) -> bool:
-    return subprocess.run([*command, "--", str(interpreter()), "-S", "-c", ""], capture_output=True, check=False).returncode == 0
+    words = [*command, "--", str(interpreter()), "-S", "-c", ""]
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from dschat.code_execution.execute import execute
-from dschat.code_execution.records import Execution, Job, Limits, Sandbox, Status
+from dschat.code_execution.records import DEFAULT_LIMITS, Execution, Job, Limits, Sandbox, Status
 from dschat.code_execution.rungs import Rung, bubblewrap, landlock, unsandboxed
 from dschat.code_execution.self_test import check
 from dschat.code_execution.spare_user import SpareUser, can_switch_user
@@ -30,8 +30,8 @@ def open_sandbox(mode: Mode = "auto", *, allow_unsandboxed: bool = False) -> San
     """Open one slot for untrusted programs.
 
     Args:
-        mode: auto takes bubblewrap, or else Landlock with seccomp, whichever first passes a self-test of benign programs
-            and attacks; bwrap and landlock take that one or none; none does without, if that is allowed.
+        mode: auto takes bubblewrap, or else Landlock with seccomp: the first that passes a self-test of benign
+            programs and attacks; bwrap and landlock take that one or none; none does without, if that is allowed.
         allow_unsandboxed: run programs with limits alone where nothing better works, or mode says none.
     Raises:
         UserError: no sandbox works and programs must not run without; it says why and what to do.
@@ -49,7 +49,7 @@ def open_sandbox(mode: Mode = "auto", *, allow_unsandboxed: bool = False) -> San
             "bubblewrap), allow user namespaces or use a kernel with Landlock, or pass --allow_unsandboxed if this "
             "machine holds nothing of value"
         )
-    logger.warning("model-written code runs without a sandbox (%s): it can do whatever its user may", why)
+    logger.warning("model-written code runs without a sandbox (%s): it can do what its user may", why)
     return _open(unsandboxed)
 
 
@@ -89,7 +89,7 @@ class ZygoteSandbox:
         self.hello = self._zygote.hello
         self.description = rung.describe(self.hello)
 
-    def run(self, job: Job, limits: Limits = Limits()) -> Execution:
+    def run(self, job: Job, limits: Limits = DEFAULT_LIMITS) -> Execution:
         """See Sandbox."""
         began = time.monotonic()
         with self._lock:

@@ -37,7 +37,7 @@ def breaches(action, *arguments):
         action(*arguments)
     except OSError:
         return
-    print("breach", action.__name__, *arguments)
+    print("breach:", action.__name__, *arguments)
 {attack}
 print("contained")
 """
@@ -91,9 +91,11 @@ class _Canaries:
             "reads other processes": f"for what in ('environ', 'maps', 'stat'): breaches(open, f'/proc/{me}/{{what}}')",
             "writes kernel settings": "breaches(os.open, '/proc/sys/kernel/core_pattern', os.O_WRONLY)",
             "uses the network": (
-                f"breaches(lambda: socket.socket().connect({tcp!r}))\n"
-                f"breaches(lambda: socket.socket(type=socket.SOCK_DGRAM).sendto(b'x', {udp!r}))\n"
-                f"breaches(lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(b'x', {unix!r}))"
+                "def connect(address): socket.socket().connect(address)\n"
+                "def send(family, address): socket.socket(family, socket.SOCK_DGRAM).sendto(b'x', address)\n"
+                f"breaches(connect, {tcp!r})\n"
+                f"breaches(send, socket.AF_INET, {udp!r})\n"
+                f"breaches(send, socket.AF_UNIX, {unix!r})"
             ),
             "starts processes": "breaches(os.fork)\nbreaches(os.execv, '/bin/sh', ['sh', '-c', 'echo breach'])",
             "sends signals": f"for pid in (os.getppid(), {me}, -1): breaches(os.kill, pid, 0)",
@@ -131,10 +133,8 @@ def check(sandbox: Sandbox, *, numpy: bool) -> None:
     _expect(sandbox, "loops", Job("while True: pass"), Status.TIME_LIMIT, b"", limits=_SHORT)
 
 
-def _expect(
-    sandbox: Sandbox, name: str, job: Job, status: Status, output: bytes, *, limits: Limits = _LIMITS
-) -> None:
+def _expect(sandbox: Sandbox, name: str, job: Job, status: Status, output: bytes, *, limits: Limits = _LIMITS) -> None:
     execution = sandbox.run(job, limits)
     if (execution.status, execution.output) != (status, output):
-        said = execution.message or execution.output.decode("utf-8", "replace").strip()
+        said = execution.message or execution.output.decode("utf-8", "replace").partition("\n")[0]
         raise SandboxFault(f"failed its self-test, {name}: {execution.status}, {said}")

@@ -45,7 +45,7 @@ def can_switch_user() -> bool:
         return False
     for line in Path("/proc/self/uid_map").read_text().splitlines():
         first, _, number = (int(word) for word in line.split())
-        if first <= _FIRST and _FIRST + _NUMBER <= first + number:
+        if first <= _FIRST and first + number >= _FIRST + _NUMBER:
             return True
     return False
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -72,9 +73,7 @@ class Zygote:
         """The zygote's next message and the descriptor that came with it, by a time of time.monotonic()."""
         self.control.settimeout(max(_SHORTEST_WAIT_SECONDS, deadline - time.monotonic()))
         try:
-            message, descriptors, _, _ = socket.recv_fds(
-                self.control, _MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC
-            )
+            message, descriptors, _, _ = socket.recv_fds(self.control, _MAX_MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
         except OSError as error:
             raise SandboxFault(f"no answer from inside the sandbox: {error}") from error
         if not message:
@@ -83,10 +82,8 @@ class Zygote:
 
     def kill(self) -> None:
         """End the zygote, and with it its child and its namespaces; wait until nothing is left."""
-        try:
+        with contextlib.suppress(OSError):
             self.control.shutdown(socket.SHUT_RDWR)  # reaches it even if a fork of this process holds the socket
-        except OSError:
-            pass
         self.control.close()
         if self._pidfd is not None:
             kill(self._pidfd)
@@ -100,7 +97,5 @@ class Zygote:
 
 def kill(pidfd: int) -> None:
     """SIGKILL, unless it is gone already."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

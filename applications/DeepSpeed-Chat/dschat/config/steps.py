@@ -35,7 +35,7 @@ RewardConfig = LearnedRewardConfig | UnitTestRewardConfig
 
 SFT_DEFAULTS = {"learning_rate": 1e-3}
 PPO_DEFAULTS = {"warmup_ratio": 0.1}
-LEAST_TEST_MEMORY_MB = 64
+LEAST_TEST_MEMORY_MB = 256
 
 
 @dataclass(frozen=True)
@@ -319,7 +319,7 @@ def check_unit_tests(reward: UnitTestRewardConfig) -> None:
     if reward.test_memory_limit_mb < LEAST_TEST_MEMORY_MB:
         raise UserError(
             f"--test_memory_limit_mb must be at least {LEAST_TEST_MEMORY_MB}, got {reward.test_memory_limit_mb}; "
-            "Python itself needs that much"
+            "Python and numpy need about half of that"
         )
 
 

@@ -75,7 +75,9 @@ class TinyAppsSource:
 
 def all_problems() -> tuple[Problem, ...]:
     """Every problem, in a fixed order."""
-    return (*simple_problems(), *algorithm_problems(), *chain_problems())
+    written = (*simple_problems(), *algorithm_problems())
+    known = {problem.answer for problem in written}
+    return (*written, *(problem for problem in chain_problems() if problem.answer not in known))
 
 
 def build_rows(problems: Sequence[Problem], *, seed: int) -> dict[str, list[dict[str, Any]]]:

@@ -17,7 +17,7 @@ def _loops() -> Iterator[Problem]:
     yield Problem("up", "n", "the integers from 1 to n", "list(range(1, n + 1))", ((3,), [1, 2, 3]), level, largest=12)
     yield Problem("down", "n", "the integers from n to 1", "list(range(n, 0, -1))", ((2,), [2, 1]), level, largest=12)
     yield Problem("triangle", "n", "the sum of the integers from 1 to n", "n * (n + 1) // 2", ((4,), 10), level)
-    for k in range(2, 8):
+    for k in range(2, 21):
         yield Problem(
             "multiples", "n", f"the first n multiples of {k}", f"[{k} * i for i in range(1, n + 1)]",
             ((3,), [k, 2 * k, 3 * k]), level, largest=9,
@@ -132,11 +132,11 @@ def _words() -> Iterator[Problem]:
         "vowels", "word", "how many of the letters of the word are a, e, i, o or u",
         "sum(letter in 'aeiou' for letter in word)", (("banana",), 3), "interview", more=(("aeiou",), ("xyz",)),
     )  # fmt: skip
-    for k in range(1, 6):
+    for k in range(1, 13):
         yield Problem(
             "caesar", "word", f"the word with every letter moved {k} places on in the alphabet, a after z",
             f"''.join(chr((ord(letter) - 97 + {k}) % 26 + 97) for letter in word)",
-            (("az",), "bcdef"[k - 1] + "abcde"[k - 1]), "interview",
+            (("az",), "bcdefghijklm"[k - 1] + "abcdefghijkl"[k - 1]), "interview",
         )  # fmt: skip
     yield Problem(
         "runs", "word", "the word with each run of one letter written as the letter and its length",
@@ -237,11 +237,12 @@ def _sums() -> Iterator[Problem]:
         """,
         (([2, -3, 4, 1],), 5), "competition", smallest=-30, largest=30, more=(([-5, -2, -9],),),
     )  # fmt: skip
-    for k in range(20, 100, 20):
+    for k in range(20, 105, 5):
         yield Problem(
             "pairs", "numbers", f"how many pairs of numbers have the sum {k}",
             f"sum(a + b == {k} for i, a in enumerate(numbers) for b in numbers[i + 1:])",
-            (([5, k - 5, 5],), 2), "competition", more=(([k // 2, k // 2, k // 2],), ([1, k - 1],)),
+            (([5, k - 5, 5],), 2), "competition",
+            more=(([k // 2, k - k // 2, k // 2],), ([1, k - 1],), ([2, k - 2, 3, k - 3],)),
         )  # fmt: skip
         yield Problem(
             "fit", "numbers", f"the largest sum of some of the numbers that is at most {k}, 0 if none is",

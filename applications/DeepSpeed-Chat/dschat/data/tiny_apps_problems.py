@@ -73,31 +73,31 @@ def _arithmetic() -> Iterator[Problem]:
 
 
 def _constants() -> Iterator[Problem]:
-    for k in range(1, 21):
+    for k in range(1, 101):
         yield Problem("add", "n", f"the integer n plus {k}", f"n + {k}", ((30,), 30 + k))
         yield Problem("subtract", "n", f"the integer n minus {k}", f"n - {k}", ((30,), 30 - k))
-    for k in range(2, 13):
+    for k in range(2, 41):
         yield Problem("multiply", "n", f"the integer n times {k}", f"n * {k}", ((10,), 10 * k))
-        yield Problem("remainder", "n", f"the remainder of the integer n divided by {k}", f"n % {k}", ((2 * k + 1,), 1))
+        yield Problem("remainder", "n", f"the remainder of the integer n divided by {k}", f"n % {k}", ((k + 1,), 1))
         yield Problem(
-            "quotient", "n", f"how many whole times {k} fits into the integer n", f"n // {k}", ((2 * k + 1,), 2)
+            "quotient", "n", f"how many whole times {k} fits into the integer n", f"n // {k}", ((k + 1,), 1), largest=99
         )
-    for k in range(2, 6):
-        for m in range(1, 6):
+    for k in range(2, 10):
+        for m in range(1, 10):
             yield Problem("line", "n", f"the integer n times {k}, plus {m}", f"n * {k} + {m}", ((10,), 10 * k + m))
-    for k in range(2, 8):
+    for k in range(2, 26):
         yield Problem(
             "divisible", "n", f"yes if the integer n is divisible by {k}, else no", f"'no' if n % {k} else 'yes'",
-            ((2 * k,), "yes"), more=((3 * k,), (3 * k + 1,)),
+            ((2 * k,), "yes"), more=((3 * k,), (3 * k + 1,), (k,), (5 * k,)),
         )  # fmt: skip
-    for k in range(10, 60, 10):
+    for k in range(5, 60, 5):
         yield Problem(
             "above", "n", f"yes if the integer n is above {k}, else no", f"'yes' if n > {k} else 'no'", ((k,), "no"),
-            more=((k + 1,), (k - 1,)),
+            more=((k + 1,), (k - 1,), (k - 4,), (k + 9,)),
         )  # fmt: skip
         yield Problem(
             "capped", "n", f"the smaller of the integer n and {k}", f"min(n, {k})", ((k + 5,), k),
-            more=((k - 1,), (k - 5,), (k + 1,)),
+            more=((k - 1,), (k - 4,), (k + 1,)),
         )  # fmt: skip
 
 
@@ -126,22 +126,23 @@ def _words() -> Iterator[Problem]:
 
 
 def _letters() -> Iterator[Problem]:
-    for letter in "aeiorst":
+    for letter in "abcdefghilmnoprstuwy":
         yield Problem(
             "count", "word", f"how often the letter {letter} is in the word", f"word.count('{letter}')",
-            ((letter + "xx" + letter,), 2), more=(("x" + letter * 3,), ("xyx",)),
+            ((letter + "xx" + letter,), 2), more=(("x" + letter * 3,), (letter + "zz",), ("xvx",)),
         )  # fmt: skip
         yield Problem(
             "remove", "word", f"the word without every letter {letter}", f"word.replace('{letter}', '')",
-            (("x" + letter + "y",), "xy"), more=((letter + "b" + letter,),),
+            (("x" + letter + "v",), "xv"), more=((letter + "zz" + letter,), ("zz" + letter,), (letter + "xv",)),
         )  # fmt: skip
         yield Problem(
             "has", "word", f"yes if the letter {letter} is in the word, else no",
-            f"'yes' if '{letter}' in word else 'no'", (("x" + letter + "y",), "yes"), more=(("xyz",), (letter,)),
+            f"'yes' if '{letter}' in word else 'no'",
+            (("x" + letter + "v",), "yes"), more=(("xvz",), (letter,), (letter + "xv",), ("vx",)),
         )  # fmt: skip
         yield Problem(
             "mask", "word", f"the word with every letter {letter} replaced by a star", f"word.replace('{letter}', '*')",
-            (("x" + letter + "y",), "x*y"), more=((letter + "b" + letter,),),
+            (("x" + letter + "v",), "x*v"), more=((letter + "zz" + letter,), ("zz" + letter,), (letter + "xv",)),
         )  # fmt: skip
 
 
@@ -188,7 +189,7 @@ def _filters() -> Iterator[Problem]:
         "position", "numbers", "the position of the largest number, counted from 0", "numbers.index(max(numbers))",
         (([3, 9, 2],), 1),
     )  # fmt: skip
-    for k in range(10, 60, 10):
+    for k in range(5, 60, 5):
         yield Problem(
             "over", "numbers", f"the numbers above {k}", f"[n for n in numbers if n > {k}]", (([k, k + 1],), [k + 1])
         )

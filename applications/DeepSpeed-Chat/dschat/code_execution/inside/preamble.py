@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 
 _MODULES = "sys time itertools collections math fractions random heapq bisect functools re string operator".split()
@@ -24,8 +25,6 @@ def load_preamble() -> dict[str, object]:
         names |= {member: getattr(importlib.import_module(module), member) for member in members.split()}
     for name in _OFTEN_IMPORTED:
         importlib.import_module(name)
-    try:
+    with contextlib.suppress(ImportError):
         names["np"] = importlib.import_module("numpy")
-    except ImportError:
-        pass
     return names

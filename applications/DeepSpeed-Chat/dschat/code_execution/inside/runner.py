@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import io
 import json
 import os
@@ -34,6 +35,8 @@ _CALLED_NAME = "solution"
 """Of a program whose function is called: its main guard must not run."""
 _FRAMES_OF_OURS = 20
 """Stack frames between the interpreter's start and the program, at most."""
+_RESERVE_BYTES = 4 * 2**20
+"""Of address space, for the report of a program that has used up its own."""
 
 
 def run_job(preamble: dict[str, object]) -> NoReturn:
@@ -49,10 +52,12 @@ def run_job(preamble: dict[str, object]) -> NoReturn:
     _open_standard_streams()
     sys.setrecursionlimit(sys.getrecursionlimit() + _FRAMES_OF_OURS)
     encode = json.JSONEncoder(default=_plain).encode
+    reserve = bytearray(_RESERVE_BYTES)
     os.write(REPORT, RUNNING)
     try:
         code, message = _run(job["program"], job["function"], arguments, preamble, encode)
-    except BaseException as error:  # noqa: BLE001 whatever a program raises is its verdict, not a fault of ours
+    except BaseException as error:  # whatever a program raises is its verdict, not a fault of ours
+        del reserve
         code, message = MEMORY_ERROR if isinstance(error, MemoryError) else RUNTIME_ERROR, _last_line(error)
     _finish(code, message)
 
@@ -69,10 +74,8 @@ def _run(
     sys.modules[module.__name__] = module
     sys.argv = ["program.py"]
     if function is None:
-        try:
+        with contextlib.suppress(SystemExit):
             exec(code, module.__dict__)
-        except SystemExit:
-            pass
         _end_like_an_interpreter(module)
         return DONE, ""
     exec(code, module.__dict__)
@@ -99,13 +102,12 @@ def _plain(value: Any) -> Any:
 
 def _open_standard_streams() -> None:
     """Fresh text streams on the child's descriptors: the zygote's own have looked at other files."""
-    sys.stdin = sys.__stdin__ = open(STDIN, encoding="utf-8", errors="surrogateescape", closefd=False)
-    sys.stdout = sys.__stdout__ = open(
-        OUTPUT, "w", encoding="utf-8", errors="surrogateescape", newline="\n", closefd=False
-    )
-    raw = io.FileIO(NOISE, "w", closefd=False)
+    reader = io.BufferedReader(io.FileIO(STDIN, "r", closefd=False))
+    writer, noise = (io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (OUTPUT, NOISE))
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(reader, encoding="utf-8", errors="surrogateescape")
+    sys.stdout = sys.__stdout__ = io.TextIOWrapper(writer, encoding="utf-8", errors="surrogateescape", newline="\n")
     sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", write_through=True
+        noise, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True
     )
 
 
@@ -114,10 +116,8 @@ def _end_like_an_interpreter(module: types.ModuleType) -> None:
     threading._shutdown()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.__stdout__):
-        try:
+        with contextlib.suppress(Exception):  # closed, or replaced by the program's own; the interpreter goes on too
             stream.flush()
-        except Exception:  # noqa: BLE001, S110 closed, or replaced by the program's own; the interpreter goes on too
-            pass
     module.__dict__.clear()
 
 
@@ -126,7 +126,7 @@ def _last_line(error: BaseException) -> str:
     try:
         lines = traceback.format_exception_only(type(error), error)[-1].strip().splitlines()
         return lines[-1] if lines else type(error).__name__
-    except BaseException:  # noqa: BLE001 the exception is the program's own, its text may be anything
+    except BaseException:  # the exception is the program's own, its text may be anything
         return type(error).__name__
 
 

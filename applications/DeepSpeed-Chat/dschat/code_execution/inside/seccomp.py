@@ -24,7 +24,7 @@ _X86_64 = {
     "restart_syscall": 219, "clock_gettime": 228, "clock_getres": 229, "clock_nanosleep": 230, "exit_group": 231,
     "openat": 257, "newfstatat": 262, "faccessat": 269, "pselect6": 270, "ppoll": 271, "set_robust_list": 273,
     "dup3": 292, "prlimit64": 302, "getcpu": 309, "getrandom": 318, "statx": 332, "rseq": 334, "clone3": 435,
-    "openat2": 437, "faccessat2": 439,
+    "close_range": 436, "openat2": 437, "faccessat2": 439,
 }
 _AARCH64 = {
     "getcwd": 17, "dup": 23, "dup3": 24, "fcntl": 25, "ioctl": 29, "faccessat": 48, "openat": 56, "close": 57,
@@ -36,7 +36,7 @@ _AARCH64 = {
     "prctl": 167, "getcpu": 168, "gettimeofday": 169, "getpid": 172, "getppid": 173, "getuid": 174, "geteuid": 175,
     "getgid": 176, "getegid": 177, "gettid": 178, "sysinfo": 179, "brk": 214, "munmap": 215, "mremap": 216,
     "clone": 220, "mmap": 222, "mprotect": 226, "madvise": 233, "prlimit64": 261, "getrandom": 278, "statx": 291,
-    "rseq": 293, "clone3": 435, "openat2": 437, "faccessat2": 439,
+    "rseq": 293, "clone3": 435, "close_range": 436, "openat2": 437, "faccessat2": 439,
 }
 # fmt: on
 
@@ -54,9 +54,6 @@ ARCHITECTURES = {
 # Newer forms of allowed calls, whose arguments lie in memory where a filter cannot see them: "not implemented" makes
 # the C library fall back to the older form.
 _FALL_BACK = ("clone3", "openat2", "faccessat2")
-
-# Allowed with certain arguments only; see filter_program().
-_CHECKED = ("clone", "fcntl", "ioctl", "prctl", "prlimit64", "open", "openat")
 
 _CLONE_THREAD = 0x00010000
 _CLONE_NEW_NAMESPACES = 0x7E020080
@@ -131,6 +128,7 @@ def filter_program(machine: str, *, deny_truncation: bool = False) -> list[Instr
     if machine not in ARCHITECTURES:
         raise OSError(errno.ENOSYS, f"no list of system calls for {machine}, only for {', '.join(ARCHITECTURES)}")
     audit_id, numbers = ARCHITECTURES[machine]
+    # allowed with certain arguments only
     checked = {
         # threads, but no processes
         "clone": _allow_values(0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_NEW_NAMESPACES),
@@ -141,6 +139,7 @@ def filter_program(machine: str, *, deny_truncation: bool = False) -> list[Instr
         "open": _allow_values(1, [0], mask=_O_TRUNC if deny_truncation else 0),
         "openat": _allow_values(2, [0], mask=_O_TRUNC if deny_truncation else 0),
     }
+    checked |= {name: [_return(_ERRNO | errno.ENOSYS)] for name in _FALL_BACK}
     program = [
         _load(_ARCHITECTURE_OFFSET),
         Instruction(_JUMP_EQUAL, 1, 0, audit_id),
@@ -148,10 +147,7 @@ def filter_program(machine: str, *, deny_truncation: bool = False) -> list[Instr
         _load(_NUMBER_OFFSET),
     ]
     for name, number in numbers.items():
-        if name in _FALL_BACK:
-            then = [_return(_ERRNO | errno.ENOSYS)]
-        else:
-            then = checked.get(name, [_return(_ALLOW)])
+        then = checked.get(name, [_return(_ALLOW)])
         program += [Instruction(_JUMP_EQUAL, 0, len(then), number), *then]
     return [*program, _return(_ERRNO | errno.EPERM)]
 

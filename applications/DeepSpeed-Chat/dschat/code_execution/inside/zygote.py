@@ -17,6 +17,7 @@ import sys
 
 from dschat.code_execution.inside.leftovers import adopt_orphans, end_leftovers
 from dschat.code_execution.inside.lockdown import Lockdown
+from dschat.code_execution.inside.preamble import load_preamble
 from dschat.code_execution.inside.protocol import (
     DESCRIPTORS,
     ENDED,
@@ -26,7 +27,6 @@ from dschat.code_execution.inside.protocol import (
     STARTED,
     Settings,
 )
-from dschat.code_execution.inside.preamble import load_preamble
 from dschat.code_execution.inside.runner import run_job
 
 
@@ -102,13 +102,13 @@ def _become_child(
         cpu_seconds, memory_bytes, threads = limits
         lockdown.apply(cpu_seconds=cpu_seconds, memory_bytes=memory_bytes, threads=threads, zygote=zygote)
         run_job(preamble)
-    except BaseException as error:  # noqa: BLE001 nothing may return into the zygote's loop
+    except BaseException as error:  # nothing may return into the zygote's loop
         os.write(REPORT, FAULT + f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(1)
 
 
 def _arrange(descriptors: list[int]) -> None:
-    """Give the descriptors their numbers; they came in rising order and above the standard ones, so none is overwritten."""
+    """Give the descriptors their numbers. They came in rising order and above the first three: none is overwritten."""
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)

@@ -55,11 +55,13 @@ def open_grading_pool(config: UnitTestRewardConfig, *, batch_seconds: float = BA
         comparison=config.apps_compare,
         reward_shape=config.reward_shape,
     )
+    num_workers = config.grading_workers or default_workers()
     pool = GradingPool(
-        config.grading_workers or default_workers(),
+        num_workers,
         sandbox=SandboxChoice(config.code_sandbox, config.allow_unsandboxed),
         rules=rules,
         batch_seconds=batch_seconds,
     )
-    logger.info("programs are graded in %s", pool.description)
+    level = logging.WARNING if config.allow_unsandboxed else logging.INFO
+    logger.log(level, "programs are graded by %d processes, each in: %s", num_workers, pool.description)
     return pool
