@@ -13,8 +13,13 @@ HUB_NAMES = {
     "hh-rlhf": "Dahoas/full-hh-rlhf",
     "webgpt": "openai/webgpt_comparisons",
     "pydoc-tldr": "pydoc-tldr",
+    "apps": "codeparrot/apps",
+    "tiny-apps": "tiny-apps",
 }
 """What `--data_path` of the training steps calls each of them."""
+
+CODE_DATASETS = ("apps", "tiny-apps")
+"""Those whose answers are programs."""
 
 SUMMARY_DATASETS = ("summarize", "pydoc-tldr")
 """Those whose prompts are TL;DR posts with a subreddit."""

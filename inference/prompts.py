@@ -6,11 +6,12 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from dschat.data.apps import PromptStyle
 from dschat.data.base import RawDataset
 from dschat.data.raw_datasets import SummarizeFeedback, find_raw_dataset
 from dschat.errors import UserError
 from inference.dataset_names import HUB_NAMES, unknown_dataset
-from inference.options import Options
+from inference.options import GenerationOptions, Options
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ def load_prompts(options: Options) -> list[PromptRow]:
     Raises:
         UserError: the data is missing, unknown or malformed, or no row is usable.
     """
-    dataset = _find(options)
+    dataset = find_dataset(options)
     phase = "reward" if options.ref_scores else None
     rows = dataset.load(phase).evaluation.shuffle(seed=SHUFFLE_SEED)
     found: list[PromptRow] = []
@@ -70,8 +71,13 @@ def load_prompts(options: Options) -> list[PromptRow]:
     return found
 
 
-def _find(options: Options) -> RawDataset:
-    """The dataset that the flags mean."""
+def find_dataset(options: GenerationOptions, *, apps_prompt: PromptStyle = "full") -> RawDataset:
+    """The dataset that the flags mean; nothing is read yet.
+
+    Args:
+        options: name and place.
+        apps_prompt: what the prompts of programming problems say.
+    """
     hub_name = HUB_NAMES.get(options.dataset)
     path = options.data_path or hub_name or options.dataset
     if options.data_path is None and hub_name is None and "/" not in path and not Path(path).exists():
@@ -79,4 +85,10 @@ def _find(options: Options) -> RawDataset:
     data_format = options.data_format
     if data_format is None and options.data_path is not None and path not in HUB_NAMES.values():
         data_format = hub_name
-    return find_raw_dataset(path, data_format=data_format, seed=SHUFFLE_SEED, cache_dir=options.data_output_path)
+    return find_raw_dataset(
+        path,
+        data_format=data_format,
+        seed=SHUFFLE_SEED,
+        cache_dir=options.data_output_path,
+        apps_prompt=apps_prompt,
+    )

@@ -1,14 +1,15 @@
-"""Sampling that gives a row the same answer whatever rows are beside it.
+"""Sampling that gives a prompt the same answers whatever prompts are beside it.
 
 A library's sampler draws one random number after the other for the whole batch, so an answer depends on its
-neighbours. Here every row has its own numbers, one per token, drawn from the seed and the row's number; a token is read
-off the cumulative probabilities (inverse transform sampling).
+neighbours. Here every answer has its own numbers, one per token, drawn from the seed, the row's number and how many
+answers to that row come before; a token is read off the cumulative probabilities (inverse transform sampling).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -30,6 +31,13 @@ class Sampling:
     seed: int
 
 
+class Place(NamedTuple):
+    """Which answer: the number of its prompt in the dataset, and of the answer among those to the same prompt."""
+
+    row: int
+    sample: int = 0
+
+
 @dataclass(frozen=True)
 class EndTokens:
     """The token ids that generation has to know."""
@@ -44,14 +52,14 @@ class EndTokens:
 class RowSampler(LogitsProcessor):
     """Leaves one token possible per row: the one that the row's own random number points at."""
 
-    def __init__(self, sampling: Sampling, rows: Sequence[int], *, prompt_width: int) -> None:
+    def __init__(self, sampling: Sampling, places: Sequence[Place], *, prompt_width: int) -> None:
         """
         Args:
             sampling: with a temperature above 0.
-            rows: [B] each row's number in the dataset.
+            places: [B] which answers.
             prompt_width: columns before the first sampled token.
         """
-        self._uniform = torch.from_numpy(np.stack([row_numbers(sampling, row) for row in rows]))
+        self._uniform = torch.from_numpy(np.stack([answer_numbers(sampling, place) for place in places]))
         self._prompt_width = prompt_width
         self._warpers = LogitsProcessorList([TemperatureLogitsWarper(sampling.temperature)])
         if sampling.top_k:
@@ -66,9 +74,9 @@ class RowSampler(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter(-1, tokens[:, None], 0.0)
 
 
-def row_numbers(sampling: Sampling, row: int) -> np.ndarray:
-    """[max_new_tokens] float64 in [0, 1): a row's random numbers, of which a longer answer reads more."""
-    return np.random.default_rng([sampling.seed, row]).random(sampling.max_new_tokens)
+def answer_numbers(sampling: Sampling, place: Place) -> np.ndarray:
+    """[max_new_tokens] float64 in [0, 1): an answer's random numbers, of which a longer answer reads more."""
+    return np.random.default_rng([sampling.seed, *place]).random(sampling.max_new_tokens)
 
 
 def pick(scores: Tensor, uniform: Tensor) -> Tensor:
@@ -89,14 +97,18 @@ def pick(scores: Tensor, uniform: Tensor) -> Tensor:
 
 @torch.no_grad()
 def answer_batch(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], rows: Sequence[int], sampling: Sampling, ends: EndTokens
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    places: Sequence[Place],
+    sampling: Sampling,
+    ends: EndTokens,
 ) -> list[list[int]]:
     """Answer each prompt.
 
     Args:
         model: in eval mode.
         prompts: B lists of token ids.
-        rows: [B] each prompt's number in the dataset.
+        places: [B] which answers to which prompts.
         sampling: how tokens are chosen.
         ends: end and padding tokens.
     Returns:
@@ -113,7 +125,7 @@ def answer_batch(
         pad_token_id=ends.pad,
         suppress_tokens=list(range(ends.vocab_size, model_rows)) or None,
     )
-    samplers = [RowSampler(sampling, rows, prompt_width=width)] if sampling.temperature > 0 else []
+    samplers = [RowSampler(sampling, places, prompt_width=width)] if sampling.temperature > 0 else []
     sequences = model.generate(
         input_ids=input_ids.to(model.device),
         attention_mask=mask.to(model.device),

@@ -37,27 +37,45 @@ class Options:
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """Read the command line; exits with status 2 and one sentence where it cannot work."""
+    parser = make_parser("quickstart", DESCRIPTION, minutes="about 3 minutes instead of 15")
+    parser.add_argument("--seed", metavar="N", type=int, default=1234, help="default: 1234")
+    options = Options(**vars(parser.parse_args(argv)))
+    check(parser, options)
+    return options
+
+
+def make_parser(name: str, description: str, *, minutes: str) -> argparse.ArgumentParser:
+    """A parser of the options that all quickstarts have, but the seed.
+
+    Args:
+        name: of the script and of its output folder.
+        description: for the help.
+        minutes: of a smoke run and of a whole one.
+    """
     parser = argparse.ArgumentParser(
-        prog="quickstart.sh",
-        description=DESCRIPTION,
+        prog=f"{name}.sh",
+        description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        # quickstart.sh itself looks for --help and must not miss a shortened one
+        # the shell script itself looks for --help and must not miss a shortened one
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, default=ROOT / "runs" / "quickstart",
-        help="folder for models, logs and results (default: runs/quickstart in the repository)",
+        "--output", metavar="DIR", type=_absolute, default=ROOT / "runs" / name,
+        help=f"folder for models, logs and results (default: runs/{name} in the repository)",
     )  # fmt: skip
-    parser.add_argument("--fast", action="store_true", help="a smoke run of about 3 minutes instead of 15")
-    parser.add_argument("--seed", metavar="N", type=int, default=1234, help="default: 1234")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier quickstart in the output folder")
-    found = parser.parse_args(argv)
-    options = Options(
-        output=found.output.expanduser().absolute(), fast=found.fast, seed=found.seed, overwrite=found.overwrite
-    )
+    parser.add_argument("--fast", action="store_true", help=f"a smoke run of {minutes}")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
+    return parser
+
+
+def check(parser: argparse.ArgumentParser, options: Options) -> None:
+    """Exit with status 2 and one sentence where the options cannot work."""
     if problem := _problem(options):
         parser.error(problem)
-    return options
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).expanduser().absolute()
 
 
 def _problem(options: Options) -> str | None:

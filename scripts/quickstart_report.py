@@ -235,8 +235,8 @@ def draw_curves(path: Path, sft: Records, reward: Records, ppo: Mapping[str, Rec
     figure = Figure(figsize=(11, 16), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1 + len(panels), len(ppo), squeeze=False)
-    _draw_training(axes[0][0], sft, "loss", "Step 1: supervised loss", "nats per token")
-    _draw_training(axes[0][-1], reward, "accuracy", "Step 2: reward-model accuracy", "share of pairs")
+    draw_training(axes[0][0], sft, "loss", "Step 1: supervised loss", "nats per token")
+    draw_training(axes[0][-1], reward, "accuracy", "Step 2: reward-model accuracy", "share of pairs")
     for index, (name, records) in enumerate(ppo.items()):
         for row, metric in enumerate(panels, start=1):
             _draw_ppo(axes[row][index], records, metric, name)
@@ -248,7 +248,8 @@ def draw_curves(path: Path, sft: Records, reward: Records, ppo: Mapping[str, Rec
     figure.savefig(path, dpi=110)
 
 
-def _draw_training(axis: Axes, records: Records, metric: str, title: str, unit: str) -> None:
+def draw_training(axis: Axes, records: Records, metric: str, title: str, unit: str) -> None:
+    """One metric of step 1 or 2, on training batches and on held-out rows."""
     steps, values = column(records, metric)
     axis.plot(steps, values, color="#999999", linewidth=0.8, label="training batch")
     axis.plot(steps, smoothed(values), color="#333333", label="training, smoothed")

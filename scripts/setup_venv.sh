@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The one place that creates .venv in the repository's root and installs the tested set into it.
-# quickstart.sh and test.sh source this file and call its functions; `bash scripts/setup_venv.sh` does the same alone.
+# quickstart.sh, quickstart_apps.sh and test.sh source this file and call its functions; `bash scripts/setup_venv.sh` does the same alone.
 # PYTHON=/path/to/python chooses the interpreter. Nothing here needs root, and a finished set-up is not repeated.
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -159,6 +159,20 @@ set_up_venv() {
         fingerprint >"$STAMP"
         say "done"
     fi
+}
+
+# Runs scripts/$1.py with the other arguments. These are read before minutes are spent on the set-up, by
+# scripts/$1_options.py, which needs nothing but Python itself.
+run_after_set_up() {
+    local name=$1 word
+    shift
+    find_python
+    "$PYTHON" "$ROOT/scripts/${name}_options.py" "$@"
+    for word in "$@"; do
+        case $word in -h | --help) exit 0 ;; esac
+    done
+    set_up_venv
+    exec python "$ROOT/scripts/$name.py" "$@"
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then

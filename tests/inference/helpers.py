@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from dschat.models.reward_model import load_token_scorer
 from dschat.runtime.checkpoint import export_model
+from tests.code_execution.graded_programs import Case
 from tests.evaluation.helpers import ROOT
 from tests.jobs import WORDS
 from tests.toy_models import make_causal_lm
@@ -64,3 +66,36 @@ def words(folder: Path, *more: object) -> list[object]:
 def default_output(folder: Path) -> Path:
     """Where the command writes."""
     return folder / "proj" / "results" / "summarize" / "temperature=0.8" / "run_step-7.jsonl"
+
+
+APPS_PROGRAM = ROOT / "inference" / "inference_apps.py"
+
+
+def apps_words(folder: Path, *more: object) -> list[object]:
+    """The published command for programming problems, on a toy model and the built-in problems."""
+    return [
+        "--proj-path", folder / "proj", "--dataset", "tiny-apps", "--model", f"{folder}/run/step-7/",
+        "--temperature", "1.0", "--gpu", "0", "--device", "cpu", "--num-samples", 9, "--max-new-tokens", 12,
+        "--max-prompt-length", 60, "--data-output-path", folder / "cache", "--grading-workers", 1, *more,
+    ]  # fmt: skip
+
+
+def apps_output(folder: Path) -> Path:
+    """Where that command writes."""
+    return folder / "proj" / "results" / "tiny-apps" / "temperature=1" / "run_step-7_9.jsonl"
+
+
+def write_problems(folder: Path, cases: Sequence[Case]) -> Path:
+    """Programs as the solutions of problems of their own, in the columns of APPS."""
+    folder.mkdir(parents=True)
+    rows = [
+        {
+            "problem_id": 100 + number, "question": f"{number}. {case.name}", "solutions": json.dumps([case.program]),
+            "input_output": json.dumps(case.tests), "difficulty": "interview" if number % 2 else "introductory",
+            "url": "", "starter_code": "",
+        }
+        for number, case in enumerate(cases)
+    ]  # fmt: skip
+    for split in ("train", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder

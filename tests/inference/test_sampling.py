@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from inference.sampling import Sampling, pick, row_numbers
+from inference.sampling import Place, Sampling, answer_numbers, pick
 
 SAMPLING = Sampling(temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=9, seed=4)
 
@@ -29,7 +29,11 @@ def test_extreme_numbers_give_the_first_and_the_last_possible_token(uniform):
     assert pick(scores, torch.tensor([uniform], dtype=torch.float64)).item() == (1 if uniform == 0 else 3)
 
 
-def test_numbers_depend_on_seed_and_row_alone_and_longer_answers_extend_them():
+def test_numbers_depend_on_seed_and_answer_alone_and_longer_answers_extend_them():
     longer = Sampling(temperature=0.5, top_k=3, top_p=0.5, max_new_tokens=20, seed=4)
-    assert np.array_equal(row_numbers(longer, 7)[:9], row_numbers(SAMPLING, 7))
-    assert not np.array_equal(row_numbers(SAMPLING, 7), row_numbers(SAMPLING, 8))
+    assert np.array_equal(answer_numbers(longer, Place(7))[:9], answer_numbers(SAMPLING, Place(7)))
+    places = [Place(7), Place(8), Place(7, 1), Place(7, 2), Place(8, 1), Place(1, 7)]
+    numbers = [answer_numbers(SAMPLING, place) for place in places]
+    assert len({tuple(each) for each in numbers}) == len(places)
+    # the first of several answers is the one that a single answer would be
+    assert np.array_equal(numbers[0], np.random.default_rng([4, 7]).random(9))

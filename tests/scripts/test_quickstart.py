@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-import quickstart
+import quickstart_stages
 from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
-from quickstart import FAST, FULL, Preset, Stage, StageFailed, launch_words, plan, prepare_output, run_stage
+from quickstart import FAST, FULL, Preset, plan
 from quickstart_options import Options
+from quickstart_program import prepare_output
+from quickstart_stages import Stage, StageFailed, launch_words, run_stage
 
 
 def options(output: Path) -> Options:
@@ -64,7 +66,7 @@ def test_launch_is_a_list_of_words_with_its_own_port(tmp_path: Path) -> None:
 
 def run_python(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
     """Run a stage whose program is a line of Python; returns the screen and the log."""
-    monkeypatch.setattr(quickstart, "launch_words", lambda stage, *, num_ranks: [sys.executable, "-c", code])
+    monkeypatch.setattr(quickstart_stages, "launch_words", lambda stage, *, num_ranks: [sys.executable, "-c", code])
     screen = io.StringIO()
     log = tmp_path / "logs" / "stage.log"
     stage = Stage("stage", "Step 9: a test", tmp_path, "main.py", {})
@@ -104,7 +106,7 @@ def test_stage_does_not_outlive_an_interruption(tmp_path: Path, monkeypatch: pyt
     child = f"import time, pathlib\nwhile True: pathlib.Path({str(alive)!r}).touch(); time.sleep(0.05)"
     # the launcher's ranks are children of children
     code = f"import subprocess, sys; print('ready', flush=True); subprocess.run([sys.executable, '-c', {child!r}])"
-    monkeypatch.setattr(quickstart, "NOISE", InterruptingPattern(alive))
+    monkeypatch.setattr(quickstart_stages, "NOISE", InterruptingPattern(alive))
 
     with pytest.raises(KeyboardInterrupt):
         run_python(code, tmp_path, monkeypatch)
@@ -131,12 +133,12 @@ class InterruptingPattern:
 
 
 def test_only_the_quickstarts_own_files_are_removed(tmp_path: Path) -> None:
-    prepare_output(tmp_path)
+    prepare_output(tmp_path, ("sft", "logs", "summary.json"))
     for name in ("sft", "logs", "mine"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
     (tmp_path / "summary.json").touch()
 
-    prepare_output(tmp_path)
+    prepare_output(tmp_path, ("sft", "logs", "summary.json"))
 
     assert sorted(path.name for path in tmp_path.iterdir()) == [".quickstart", "mine"]

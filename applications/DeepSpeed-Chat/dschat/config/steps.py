@@ -477,13 +477,18 @@ def _check_reward(reward: RewardConfig, models: ActorCriticConfig) -> None:
                 raise UserError("--critic_model_name_or_path is missing; name the step_<n> folder that step 2 wrote")
             _check_weighted_rewards(reward)
         case UnitTestRewardConfig():
-            _check_positive(reward, "test_time_limit")
-            _check_not_negative(reward, "max_tests", "grading_workers")
-            if reward.test_memory_limit_mb < LEAST_TEST_MEMORY_MB:
-                raise UserError(
-                    f"--test_memory_limit_mb must be at least {LEAST_TEST_MEMORY_MB}, got "
-                    f"{reward.test_memory_limit_mb}; Python and numpy need about half of that"
-                )
+            check_unit_tests(reward)
+
+
+def check_unit_tests(reward: UnitTestRewardConfig) -> None:
+    """Raise UserError for settings of the grading that cannot work."""
+    _check_positive(reward, "test_time_limit")
+    _check_not_negative(reward, "max_tests", "grading_workers")
+    if reward.test_memory_limit_mb < LEAST_TEST_MEMORY_MB:
+        raise UserError(
+            f"--test_memory_limit_mb must be at least {LEAST_TEST_MEMORY_MB}, got {reward.test_memory_limit_mb}; "
+            "Python and numpy need about half of that"
+        )
 
 
 def _check_weighted_rewards(reward: LearnedRewardConfig) -> None:

@@ -304,7 +304,7 @@ def _find(path: str, data_format: str | None, seed: int, cache_dir: Path) -> tup
     if path == PydocTldr.hub_name:
         return PydocTldr, BuiltinSource(seed, cache_dir)
     if path == TinyApps.hub_name:
-        return TinyApps, TinyAppsSource(seed, cache_dir)
+        return TinyApps, TinyAppsSource(cache_dir)
     kind, repository = _on_hub(path, given)
     if given not in (None, kind):
         logger.warning("--data_format %s does not apply to %s, whose format is known", data_format, path)

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
+from itertools import starmap
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -22,11 +23,14 @@ from datasets import Dataset
 
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
 from dschat.data.tiny_apps_algorithms import algorithm_problems
+from dschat.data.tiny_apps_chains import chain_problems
 from dschat.data.tiny_apps_problems import Problem, simple_problems
 
 logger = logging.getLogger(__name__)
 
 NUM_TESTS = 8
+DIVISION_SEED = 1234
+"""Of the problems that are held out, and of the tests' inputs."""
 TEST_SHARE = 0.15
 """Of the problems, held out as the test split, in both of their forms."""
 NUM_NUMBERS = (4, 8)
@@ -45,9 +49,11 @@ _LISTS, _WORD_LIKE = {"numbers"}, {"word", "other", "line"}
 
 @dataclass(frozen=True)
 class TinyAppsSource:
-    """Rows made from the problems, kept in the cache folder."""
+    """Rows made from the problems, kept in the cache folder.
 
-    seed: int
+    They are the same for every seed of a run: no run trains on what another holds out.
+    """
+
     cache_dir: Path
 
     def splits(self, text_columns: Sequence[str]) -> dict[str, Dataset]:
@@ -56,11 +62,11 @@ class TinyAppsSource:
         return {name: datasets.load_from_disk(str(folder / name)) for name in ("train", "test")}
 
     def fingerprint(self) -> str:
-        """Key of the seed and the code, of which the problems are a part."""
-        return content_key({"seed": self.seed, "code": code_key()})
+        """Key of the code, of which the problems are a part."""
+        return content_key({"code": code_key()})
 
     def _build(self, folder: Path) -> None:
-        splits = build_rows(all_problems(), seed=self.seed)
+        splits = build_rows(all_problems(), seed=DIVISION_SEED)
         with quiet_datasets():
             for name, rows in splits.items():
                 Dataset.from_list(rows).save_to_disk(str(folder / name))
@@ -69,7 +75,9 @@ class TinyAppsSource:
 
 def all_problems() -> tuple[Problem, ...]:
     """Every problem, in a fixed order."""
-    return (*simple_problems(), *algorithm_problems())
+    written = (*simple_problems(), *algorithm_problems())
+    known = {problem.answer for problem in written}
+    return (*written, *(problem for problem in chain_problems() if problem.answer not in known))
 
 
 def build_rows(problems: Sequence[Problem], *, seed: int) -> dict[str, list[dict[str, Any]]]:
@@ -88,7 +96,7 @@ def build_rows(problems: Sequence[Problem], *, seed: int) -> dict[str, list[dict
     splits: dict[str, list[dict[str, Any]]] = {"train": [], "test": []}
     for number, problem in enumerate(problems):
         arguments = _test_arguments(problem, generator)
-        results = [_solve(problem, values) for values in arguments]
+        results = list(starmap(_solution(problem), arguments))
         rows = (_call_row(problem, arguments, results), _script_row(problem, arguments, results))
         for form, row in enumerate(rows):
             identity = {"problem_id": 2 * number + form, "difficulty": problem.difficulty, "url": ""}
@@ -174,15 +182,15 @@ def _printed(result: Any) -> str:
     return " ".join(map(str, result)) if isinstance(result, list) else str(result)
 
 
-def _solve(problem: Problem, arguments: tuple[Any, ...]) -> Any:
-    """The solution's result, checked on the example first; these are our own texts, not a model's."""
-    namespace: Mapping[str, Any] = {}
-    exec(_function(problem), namespace)  # type: ignore[arg-type]
+def _solution(problem: Problem) -> Callable[..., Any]:
+    """The problem's solution, checked on the example; these are our own texts, not a model's."""
+    namespace: dict[str, Any] = {}
+    exec(_function(problem), namespace)
     solution = namespace[problem.name]
     values, result = problem.example
     if solution(*values) != result:
         raise ValueError(f"{problem.name}{values} gives {solution(*values)!r}, the example says {result!r}")
-    return solution(*arguments)
+    return solution
 
 
 def _test_arguments(problem: Problem, generator: random.Random) -> list[tuple[Any, ...]]:

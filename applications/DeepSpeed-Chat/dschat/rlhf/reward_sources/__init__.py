@@ -7,7 +7,7 @@ import logging
 from torch import nn
 
 from dschat.code_execution.apps_tests import GradingRules
-from dschat.code_execution.pool import GradingPool, SandboxChoice, default_workers
+from dschat.code_execution.pool import BATCH_SECONDS, GradingPool, SandboxChoice, default_workers
 from dschat.config.sections import LearnedRewardConfig, UnitTestRewardConfig
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
@@ -15,7 +15,7 @@ from dschat.rlhf.reward_sources.python_function import FunctionReward, load_rewa
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
 from dschat.rlhf.reward_sources.weighted_sum import WeightedSum
 
-__all__ = ["RewardSource", "SequenceScores", "build_reward_source", "check_reward_source"]
+__all__ = ["RewardSource", "SequenceScores", "build_reward_source", "check_reward_source", "open_grading_pool"]
 
 logger = logging.getLogger(__name__)
 
@@ -45,22 +45,35 @@ def build_reward_source(
         case LearnedRewardConfig():
             return _weighted(config, reward_model)
         case UnitTestRewardConfig():
-            rules = GradingRules(
-                time_limit=config.test_time_limit,
-                memory_limit=config.test_memory_limit_mb * _MEBIBYTE,
-                max_tests=config.max_tests,
-                comparison=config.apps_compare,
-                reward_shape=config.reward_shape,
-            )
-            num_workers = config.grading_workers or default_workers()
-            pool = GradingPool(
-                num_workers,
-                sandbox=SandboxChoice(config.code_sandbox, config.allow_unsandboxed),
-                rules=rules,
-            )
-            level = logging.WARNING if config.allow_unsandboxed else logging.INFO
-            logger.log(level, "programs are graded by %d processes, each in: %s", num_workers, pool.description)
-            return UnitTestReward(pool)
+            return UnitTestReward(open_grading_pool(config))
+
+
+def open_grading_pool(config: UnitTestRewardConfig, *, batch_seconds: float = BATCH_SECONDS) -> GradingPool:
+    """The workers that a section of settings describes.
+
+    Args:
+        config: limits, judgement and sandbox.
+        batch_seconds: see `GradingPool`.
+    Raises:
+        UserError: no sandbox works here.
+    """
+    rules = GradingRules(
+        time_limit=config.test_time_limit,
+        memory_limit=config.test_memory_limit_mb * _MEBIBYTE,
+        max_tests=config.max_tests,
+        comparison=config.apps_compare,
+        reward_shape=config.reward_shape,
+    )
+    num_workers = config.grading_workers or default_workers()
+    pool = GradingPool(
+        num_workers,
+        sandbox=SandboxChoice(config.code_sandbox, config.allow_unsandboxed),
+        rules=rules,
+        batch_seconds=batch_seconds,
+    )
+    level = logging.WARNING if config.allow_unsandboxed else logging.INFO
+    logger.log(level, "programs are graded by %d processes, each in: %s", num_workers, pool.description)
+    return pool
 
 
 def _weighted(config: LearnedRewardConfig, reward_model: nn.Module | None) -> RewardSource:

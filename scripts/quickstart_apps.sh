@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# PPO with rewards from unit tests on the built-in problems, in a virtual environment that it creates on first use.
+set -euo pipefail
+
+# shellcheck source=scripts/setup_venv.sh
+source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
+
+run_after_set_up quickstart_apps "$@"
