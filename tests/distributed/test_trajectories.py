@@ -85,6 +85,7 @@ def jobs_on_one_rank(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     for name, extra in {
         "ppo-1x16-z00": PPO_CUT.format(gen=16, train=16),
         "ppo-1x4x4-z12": "--actor_zero_stage 1 --critic_zero_stage 2 --gradient_accumulation_steps 4 "
+        + EMA
         + PPO_CUT.format(gen=4, train=4),
         "ppo-1x16x4-z22": "--actor_zero_stage 2 --critic_zero_stage 2 --gradient_accumulation_steps 4 "
         + PPO_CUT.format(gen=16, train=4),
@@ -163,7 +164,7 @@ def test_language_models_saved_by_two_ranks_load_with_the_plain_library(name: st
         torch.testing.assert_close(again(ids).logits, reference(ids).logits, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("run", ["ppo-2x8-z23", "ppo-2x8-z32", "wpr-lora-2x8-z21", "wpr-lora-2x8-z33"])
+@pytest.mark.parametrize("run", ["ppo-1x4x4-z12", "ppo-2x8-z23", "ppo-2x8-z32", "wpr-lora-2x8-z21", "wpr-lora-2x8-z33"])
 def test_the_saved_average_is_that_of_the_actors_saved_after_each_step(run: str, runs: Path) -> None:
     # of an adapted actor the matrices A and B are averaged, not their product
     part = "adapter/adapter_model.safetensors" if "lora" in run else "model.safetensors"

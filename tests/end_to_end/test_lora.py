@@ -43,7 +43,7 @@ def test_adapted_steps_run_on_each_others_folders(
     actor = AutoModelForCausalLM.from_pretrained(tmp_path / "3/actor")
     critic = AutoModelForSequenceClassification.from_pretrained(tmp_path / "3/critic")
     assert not any("lora" in name for model in (actor, critic) for name, _ in model.named_parameters())
-    for folder in ("1/step_3", "2/step_3", "3/step-5/actor", "3/step-5/critic"):
+    for folder in ("1", "1/step_3", "2/step_3", "3/step-5/actor", "3/step-5/critic"):
         assert (tmp_path / folder / "adapter/adapter_model.safetensors").is_file()
 
 

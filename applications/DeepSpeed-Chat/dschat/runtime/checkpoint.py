@@ -62,10 +62,11 @@ def link(target: Path, place: Path) -> None:
 
 
 def link_files(source: Path, folder: Path) -> None:
-    """Link all that is in the model folder `source` into `folder`, so that `folder` loads as that model."""
+    """Link all of the model folder `source` into `folder`, so that `folder` loads as that model."""
     if is_main_process():
         for entry in source.iterdir():
-            _link(entry, folder / entry.name)
+            if entry.is_file() or entry.name == ADAPTER_FOLDER:
+                _link(entry, folder / entry.name)
     barrier()
 
 
