@@ -14,7 +14,7 @@ import torch
 
 from dschat.config.sections import DivergenceConfig, LearnedRewardConfig, UnitTestRewardConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, write_problems
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, write_problems, write_text
 from tests.launch import REPOSITORY
 
 PIPELINE = REPOSITORY / "applications/DeepSpeed-Chat"
@@ -34,10 +34,11 @@ def parser_of(step: str, program: str) -> Callable[[list[str]], Any]:
 
 def test_every_metric_of_every_step_is_in_the_glossary(tmp_path: Path, process_group: torch.device) -> None:
     paths = make_folders(tmp_path)
+    text = f"--unsupervised_dataset_name {write_text(tmp_path)}"
     jobs = [
         Job("sft", supervised_arguments(paths, "sft", tmp_path / "1", "--max_steps 1")),
         Job("reward", supervised_arguments(paths, "sft", tmp_path / "2", "--max_steps 1")),
-        Job("ppo", ppo_arguments(paths, tmp_path / "3", f"--max_steps 1 --eval_steps 1 {OPTIONS}")),
+        Job("ppo", ppo_arguments(paths, tmp_path / "3", f"--max_steps 1 --eval_steps 1 {OPTIONS} {text}")),
         Job("wpr", ppo_arguments(paths, tmp_path / "4", "--max_steps 1 --transport capped --top_k 4 --epsilon 1")),
         Job(
             "apps",

@@ -28,6 +28,10 @@ REGULARIZERS = {
     "tv": ("ppo", "--f_div tv"),
     "chi": ("ppo", "--f_div chi"),
     "wasserstein": ("wpr", "--top_k 16 --cost_dim 32"),
+    "lora": (
+        "ppo",
+        "--f_div rkl --actor_lora_dim 8 --lora_alpha 16 --only_optimize_lora --actor_lora_learning_rate 1e-2",
+    ),
 }
 
 

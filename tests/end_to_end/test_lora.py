@@ -24,23 +24,26 @@ def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in line.items() if name not in TIMES} for line in lines]
 
 
-@pytest.mark.parametrize("family", ["gemma", "gpt2"])
-def test_adapted_steps_run_on_each_others_folders(family: str, tmp_path: Path, process_group: torch.device) -> None:
+@pytest.mark.parametrize(("family", "stage"), [("gemma", 2), ("gpt2", 3)])
+def test_adapted_steps_run_on_each_others_folders(
+    family: str, stage: int, tmp_path: Path, process_group: torch.device
+) -> None:
     paths = make_folders(tmp_path, family=family)
-    short = f"--max_steps 3 --dtype bf16 --zero_stage 2 --gradient_checkpointing --dropout 0 {ADAPTED}"
+    short = f"--max_steps 3 --dtype bf16 --zero_stage {stage} --gradient_checkpointing --dropout 0 {ADAPTED}"
     lines = run_job(Job("sft", supervised_arguments(paths, "sft", tmp_path / "1", short)))
     assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
     paths |= {"sft": str(tmp_path / "1")}
     run_job(Job("reward", supervised_arguments(paths, "sft", tmp_path / "2", short)))
     paths |= {"reward": str(tmp_path / "2")}
     extra = f"--top_k 8 --cost_dim 16 --actor_gradient_checkpointing --critic_gradient_checkpointing {BOTH_ADAPTED}"
-    lines = run_job(Job("wpr", ppo_arguments(paths, tmp_path / "3", f"{extra} --dtype bf16 --actor_zero_stage 2")))
+    extra += f" --dtype bf16 --actor_zero_stage {stage} --critic_zero_stage {stage}"
+    lines = run_job(Job("wpr", ppo_arguments(paths, tmp_path / "3", extra)))
     assert lines[0]["log_ratio"] == pytest.approx(0.0, abs=1e-3)
     assert lines[-1]["log_ratio"] != 0.0
     actor = AutoModelForCausalLM.from_pretrained(tmp_path / "3/actor")
     critic = AutoModelForSequenceClassification.from_pretrained(tmp_path / "3/critic")
     assert not any("lora" in name for model in (actor, critic) for name, _ in model.named_parameters())
-    for folder in ("1/step_3", "2/step_3", "3/step-5/actor", "3/step-5/critic"):
+    for folder in ("1", "1/step_3", "2/step_3", "3/step-5/actor", "3/step-5/critic"):
         assert (tmp_path / folder / "adapter/adapter_model.safetensors").is_file()
 
 

@@ -99,6 +99,24 @@ def test_dropout_overrides_every_rate_and_keeps_them_by_default(tmp_path: Path) 
     assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.0, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dropout_acts_in_training_alone(family: str, tmp_path: Path) -> None:
+    make_causal_lm(family, vocab_size=VOCABULARY).save_pretrained(tmp_path)
+    ids = torch.arange(5, 25)[None]
+    outputs = {}
+    for rate in (0.0, 0.5):
+        model = load_causal_lm(
+            str(tmp_path), tokenizer_length=VOCABULARY, dtype=torch.float32, dropout=rate, trust_remote_code=False
+        )
+        for training in (False, True):
+            with torch.no_grad():
+                outputs[rate, training] = model.train(training)(input_ids=ids).logits
+    plain = outputs[0.0, False]
+    assert torch.equal(outputs[0.5, False], plain)
+    torch.testing.assert_close(outputs[0.0, True], plain, atol=1e-5, rtol=1e-5)
+    assert (outputs[0.5, True] - plain).abs().max() > 1e-2
+
+
 def test_loading_a_folder_without_weights_says_so(tmp_path: Path) -> None:
     make_causal_lm("llama", vocab_size=VOCABULARY).config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot be loaded as a causal language model"):

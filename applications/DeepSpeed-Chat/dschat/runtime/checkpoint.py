@@ -57,8 +57,9 @@ def link(target: Path, place: Path) -> None:
 
 
 def link_files(source: Path, folder: Path) -> None:
-    """Link all that is in the model folder `source` into `folder`, so that `folder` loads as that model."""
+    """Link all of the model folder `source` into `folder`, so that `folder` loads as that model."""
     if is_main_process():
         for entry in source.iterdir():
-            files.link(entry, folder / entry.name)
+            if entry.is_file() or entry.name == ADAPTER_FOLDER:
+                files.link(entry, folder / entry.name)
     barrier()
