@@ -95,6 +95,11 @@ class DeepSpeedRLHFEngine:
                 Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
             )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of weights and activations."""
+        return TORCH_DTYPES[self._dtype]
+
     def scored_models(self) -> ScoredModels:
         """The models that scoring runs."""
         return ScoredModels(
@@ -119,7 +124,7 @@ class DeepSpeedRLHFEngine:
         model = load_causal_lm(
             path,
             tokenizer_length=len(self._tokenizer),
-            dtype=TORCH_DTYPES[self._dtype],
+            dtype=self.dtype,
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
         )
@@ -133,7 +138,7 @@ class DeepSpeedRLHFEngine:
             fresh_head=False,
             tokenizer_length=len(self._tokenizer),
             pad_token_id=self._tokenizer.pad_token_id,
-            dtype=TORCH_DTYPES[self._dtype],
+            dtype=self.dtype,
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dschat.models.reward_model import end_scores
 from dschat.rlhf.experience import Rollout
+from dschat.rlhf.row_groups import group_rows
 
 
 class LearnedModelReward:
@@ -18,5 +19,9 @@ class LearnedModelReward:
     @torch.no_grad()
     def score(self, rollout: Rollout) -> Tensor:
         """Scores [B] float32."""
-        scores = self._model(input_ids=rollout.sequences, attention_mask=rollout.attention_mask)
-        return end_scores(scores, rollout.attention_mask)
+        mask, width = rollout.attention_mask, rollout.response_mask.shape[1]
+        found = torch.zeros(mask.shape[0], device=mask.device)
+        for group in group_rows(mask, width=width):
+            ids, real = (table[group.rows, group.columns] for table in (rollout.sequences, mask))
+            found[group.rows] = end_scores(self._model(input_ids=ids, attention_mask=real), real)
+        return found
