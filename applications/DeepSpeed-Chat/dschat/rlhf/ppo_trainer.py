@@ -22,7 +22,7 @@ from dschat.rlhf.reward_sources.base import RewardSource
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
 from dschat.rlhf.rollout_metrics import ScoredAnswers, record_rollout, record_segments, record_speed, scored_answers
-from dschat.rlhf.scoring import response_values, score_rollout
+from dschat.rlhf.scoring import Scores, response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import reduce_sum, world_size
@@ -99,34 +99,8 @@ class DeepSpeedPPOTrainer:
         scores = score_rollout(rollout, self._models, self._regularizer)
         log_probs = torch.stack([scores.log_probs, scores.reference_log_probs])
         check_finite(log_probs, step=step, what="log-probabilities of the answers")
-        mask, ppo = rollout.response_mask, self._config.ppo
-        penalty, normalized = self._shaper.clipped_penalty(scores.penalty), self._shaper.normalized(score)
-        rewards = self._shaper.rewards(penalty, normalized, rollout)
-        segments = self._segmenter.segments(rollout, scores.reference_log_probs)
-        advantages, returns = segment_advantages(
-            rewards,
-            scores.values,
-            mask,
-            segments.starts,
-            value_function=self._config.macro_actions.value_function,
-            gamma=ppo.gamma,
-            lam=ppo.lam,
-        )
-        experience = Experience(
-            sequences=rollout.sequences,
-            attention_mask=rollout.attention_mask,
-            response_mask=mask,
-            log_probs=scores.log_probs,
-            score=score,
-            penalty=penalty,
-            values=scores.values,
-            advantages=advantages,
-            returns=returns,
-        )
-        record_rollout(rollout, scores, experience, means, clipped=normalized.abs() > ppo.reward_clip)
-        if not self._config.macro_actions.every_token:
-            record_segments(rollout, segments, means)
-        sampled = rollout.attention_mask[:, -mask.shape[1] :].sum()
+        experience = self._experience(rollout, score, scores, means)
+        sampled = rollout.attention_mask[:, -rollout.response_mask.shape[1] :].sum()
         record_speed("generation", sampled, generated - started, means)
         record_speed("scoring", rollout.attention_mask.sum(), now(self._device) - generated, means)
         means.add("penalty_seconds", scores.penalty_seconds, 1.0)
@@ -192,6 +166,36 @@ class DeepSpeedPPOTrainer:
             failure = error
         raise_together(failure, self._device)
         return score
+
+    def _experience(self, rollout: Rollout, score: Tensor, scores: Scores, means: WeightedMeans) -> Experience:
+        """Rewards and advantages from what was said about the answers."""
+        ppo, macro = self._config.ppo, self._config.macro_actions
+        penalty, normalized = self._shaper.clipped_penalty(scores.penalty), self._shaper.normalized(score)
+        segments = self._segmenter.segments(rollout, scores.reference_log_probs)
+        advantages, returns = segment_advantages(
+            self._shaper.rewards(penalty, normalized, rollout),
+            scores.values,
+            rollout.response_mask,
+            segments.starts,
+            value_function=macro.value_function,
+            gamma=ppo.gamma,
+            lam=ppo.lam,
+        )
+        experience = Experience(
+            sequences=rollout.sequences,
+            attention_mask=rollout.attention_mask,
+            response_mask=rollout.response_mask,
+            log_probs=scores.log_probs,
+            score=score,
+            penalty=penalty,
+            values=scores.values,
+            advantages=advantages,
+            returns=returns,
+        )
+        record_rollout(rollout, scores, experience, means, clipped=normalized.abs() > ppo.reward_clip)
+        if not macro.every_token:
+            record_segments(rollout, segments, means)
+        return experience
 
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather
