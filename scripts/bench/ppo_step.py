@@ -175,11 +175,14 @@ def perturb(reference: nn.Module) -> None:
 
 
 def random_prompts(options: argparse.Namespace, vocab_size: int, *, seed: int) -> PromptBatch:
-    """A batch [B, P] of random tokens without padding."""
+    """A batch [B, P] of random tokens, left-padded where --shortest_prompt asks for unequal lengths."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(3, vocab_size, (options.batch, options.prompt_tokens), generator=generator)
+    width = options.prompt_tokens
+    ids = torch.randint(3, vocab_size, (options.batch, width), generator=generator)
+    lengths = torch.randint(options.shortest_prompt or width, width + 1, (options.batch, 1), generator=generator)
+    mask = (torch.arange(width) >= width - lengths).long()
     record = {"prompt": "", "chosen": ""}
-    return PromptBatch(ids, torch.ones_like(ids), (record,) * options.batch)
+    return PromptBatch(ids * mask, mask, (record,) * options.batch)
 
 
 def synchronize(device: torch.device) -> None:
@@ -238,6 +241,8 @@ def measure(options: argparse.Namespace, console: Console) -> None:
     for flag in ("rounds", "batch", "micro_batch", "prompt_tokens", "answer_tokens", "cost_dim"):
         if getattr(options, flag) < 1:
             raise UserError(f"--{flag} must be at least 1, got {getattr(options, flag)}")
+    if options.shortest_prompt is not None and not 1 <= options.shortest_prompt <= options.prompt_tokens:
+        raise UserError(f"--shortest_prompt must be between 1 and --prompt_tokens, got {options.shortest_prompt}")
     if options.batch % options.micro_batch:
         raise UserError(
             f"--micro_batch {options.micro_batch} does not divide --batch {options.batch}; choose a divisor"
@@ -318,6 +323,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="prompts per step (default: %(default)s)")
     parser.add_argument("--micro_batch", type=int, default=16, help="rows per training pass (default: %(default)s)")
     parser.add_argument("--prompt_tokens", type=int, default=192, help="default: %(default)s")
+    parser.add_argument("--shortest_prompt", type=int, help="prompts of this to --prompt_tokens tokens; default: equal")
     parser.add_argument("--answer_tokens", type=int, default=32, help="default: %(default)s")
     parser.add_argument("--cost_dim", type=int, default=512, help="k1 (default: %(default)s)")
     parser.add_argument("--top_k", type=int, nargs="+", default=[32, 128], help="k2 (default: 32 128)")

@@ -33,8 +33,9 @@ ALLOWED = {
     "rlhf.segmenter": {"config", "rlhf.constituency", "rlhf.experience", "rlhf.macro_actions"},
     "rlhf.regularizers": {"config", "optimal_transport"},
     "rlhf.rollout": {"config", "data", "runtime", "rlhf.experience"},
-    "rlhf.scoring": {"models", "rlhf.experience", "rlhf.regularizers"},
-    "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience"},
+    "rlhf.row_groups": {"runtime", "rlhf.experience"},
+    "rlhf.scoring": {"models", "runtime", "rlhf.experience", "rlhf.regularizers", "rlhf.row_groups"},
+    "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience", "rlhf.row_groups"},
     "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
     "rlhf.ppo_trainer": {
         "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",

@@ -163,6 +163,8 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
         ("ppo", "--dual_clip 1", "--dual_clip must be above 1, got 1.0; 3 is usual"),
         ("ppo", "--value_loss_coef 0", "--value_loss_coef must be above 0"),
         ("ppo", "--entropy_coef -1", "--entropy_coef must not be negative"),
+        ("ppo", "--early_stop_kl 1", "--early_stop_kl has no effect where a PPO step makes one optimizer step"),
+        ("ppo", "--penalty_horizon 50", "--penalty_horizon belongs to --penalty_target"),
         ("ppo", "--early_stop_kl 0", "--early_stop_kl must be above 0"),
         ("ppo", "--missing_eos_penalty -1", "--missing_eos_penalty must not be negative"),
         ("ppo", "--penalty_target 0", "--penalty_target must be above 0"),

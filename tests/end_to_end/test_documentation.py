@@ -19,7 +19,9 @@ from tests.launch import REPOSITORY
 
 PIPELINE = REPOSITORY / "applications/DeepSpeed-Chat"
 MANUAL = (PIPELINE / "README.md").read_text()
-OPTIONS = "--ngram 2 --normalize_rewards --penalty_target 1 --entropy_coef 0.1 --early_stop_kl 1"  # all with metrics
+OPTIONS = (  # all with metrics of their own
+    "--ngram 2 --normalize_rewards --penalty_target 1 --entropy_coef 0.1 --ppo_epochs 2 --early_stop_kl 1"
+)
 
 
 def parser_of(step: str, program: str) -> Callable[[list[str]], Any]:

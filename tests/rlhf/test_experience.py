@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,17 @@ def test_rows_are_selected_together() -> None:
     assert len(part) == 2
     assert torch.equal(part.values, experience.values[[3, 1]])
     assert torch.equal(part.sequences, experience.sequences[[3, 1]])
+
+
+def test_trimming_drops_the_columns_in_which_every_row_has_padding() -> None:
+    experience = make_experience(3, 4, 6, 5)
+    lengths = [2, 4, 1]
+    mask = torch.arange(6)[None] < torch.tensor(lengths)[:, None]
+    prompt = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1], [0, 0, 0, 1]])
+    padded = replace(experience, response_mask=mask, attention_mask=torch.cat([prompt, mask.long()], dim=-1))
+    trimmed = padded.trimmed()
+    assert trimmed.sequences.tolist() == padded.sequences[:, 1:8].tolist()
+    assert trimmed.attention_mask.tolist() == padded.attention_mask[:, 1:8].tolist()
+    for name in ("response_mask", "log_probs", "penalty", "values", "advantages", "returns"):
+        assert torch.equal(getattr(trimmed, name), getattr(padded, name)[:, :4])
+    assert torch.equal(trimmed.score, padded.score)

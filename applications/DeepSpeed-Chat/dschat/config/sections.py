@@ -400,6 +400,18 @@ class MacroActionConfig:
         """Whether each token is a segment of its own, which is plain PPO."""
         return self.termination_condition == "fixed" and self.ngram == 1
 
+    def describe(self) -> str:
+        """One sentence for the log."""
+        if self.every_token:
+            return "macro actions: none, every token is decided by itself; all --value_function are equal then"
+        rule = {
+            "fixed": f"of {self.ngram} tokens",
+            "randomized": f"of random lengths ({self.repeat_times} times each)",
+            "ppl": "that end where the reference's perplexity rises",
+            "parsing": f"that are phrases of fewer than {self.parser_cutoff} tokens",
+        }[self.termination_condition]
+        return f"macro actions: segments {rule}, valued by --value_function {self.value_function}"
+
 
 @dataclass(frozen=True)
 class UnsupervisedConfig:

@@ -173,6 +173,10 @@ class PPOConfig:
         _check_macro_actions(self.macro_actions)
         _check_regularizer(self.regularizer)
         _check_reward(self.reward, self.models)
+        if self.ppo.early_stop_kl is not None and self.batches(1).updates == 1:
+            raise UserError(
+                "--early_stop_kl has no effect where a PPO step makes one optimizer step; raise --ppo_epochs or drop it"
+            )
         for flag in ("actor_zero_stage", "critic_zero_stage"):
             _check_zero_stage(flag, getattr(self.models, flag))
         _check_positive(self.models, "actor_learning_rate", "critic_learning_rate")
@@ -407,6 +411,8 @@ def _check_shaping(shaping: ShapingConfig, ppo: PPOUpdateConfig, regularizer: Re
             raise UserError(f"--{flag} has no effect with --f_div none, which has no penalty; drop it")
     if shaping.penalty_clip is not None:
         _check_not_negative(shaping, "penalty_clip")
+    if shaping.penalty_target is None and shaping.penalty_horizon != ShapingConfig.penalty_horizon:
+        raise UserError("--penalty_horizon belongs to --penalty_target; name a target or drop it")
     if shaping.penalty_target is not None:
         _check_positive(shaping, "penalty_target")
         if ppo.kl_ctl == 0:

@@ -83,6 +83,31 @@ class Experience:
         """The experience of the rows with the given numbers, index [M] int64."""
         return replace(self, **{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def trimmed(self) -> Experience:
+        """The same without the columns in which every row has padding; changes no loss."""
+        columns, width = real_columns(self.attention_mask, width=self.response_mask.shape[1])
+        whole = ("sequences", "attention_mask")
+        answers = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in whole}
+        return Experience(
+            sequences=self.sequences[:, columns],
+            attention_mask=self.attention_mask[:, columns],
+            **{name: values[:, :width] if values.dim() == 2 else values for name, values in answers.items()},
+        )
+
+
+def real_columns(attention_mask: Tensor, *, width: int) -> tuple[slice, int]:
+    """The columns of attention_mask [b, P + R] that hold a real token of any row, and how many belong to the response.
+
+    Args:
+        attention_mask: 1 on real tokens.
+        width: R; at least one of these columns is kept.
+    """
+    used = attention_mask.bool().any(dim=0).nonzero().flatten().tolist()
+    prompt = attention_mask.shape[1] - width
+    begin, end = (used[0], used[-1] + 1) if used else (prompt, prompt)
+    begin, end = min(begin, prompt - 1), max(end, prompt + 1)
+    return slice(begin, end), end - prompt
+
 
 def concatenate(experiences: Sequence[Experience], *, pad_token_id: int) -> Experience:
     """All rows of several experiences, padded to the widest prompt (left) and answer (right).

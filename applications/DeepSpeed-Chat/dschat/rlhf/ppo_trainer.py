@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -23,8 +22,15 @@ from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.rlhf_engine import TEXT_PASSES, DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
-from dschat.rlhf.rollout_metrics import ScoredAnswers, record_rollout, record_segments, record_verdict, scored_answers
-from dschat.rlhf.scoring import response_values, score_rollout
+from dschat.rlhf.rollout_metrics import (
+    ScoredAnswers,
+    record_rollout,
+    record_segments,
+    record_speed,
+    record_verdict,
+    scored_answers,
+)
+from dschat.rlhf.scoring import Scores, response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import rank, reduce_sum, world_size
@@ -32,8 +38,11 @@ from dschat.runtime.faults import hit
 from dschat.runtime.guards import check_finite, raise_together
 from dschat.runtime.metrics import WeightedMeans
 from dschat.runtime.stepping import step_all
+from dschat.runtime.throughput import forward_cost, now, peak_flops
 
 SampleAnswers = Callable[[PromptBatch], Tensor]
+Window = list[Experience]
+"""The micro-batches of one optimizer step."""
 
 
 class DeepSpeedPPOTrainer:
@@ -80,6 +89,9 @@ class DeepSpeedPPOTrainer:
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
         self._finite_logits = FiniteLogits()
+        self._actor_cost = forward_cost(engine.actor.module)
+        self._critic_cost = forward_cost(engine.critic.module.model)
+        self._peak_flops = peak_flops(device, engine.dtype)
 
     def generate_experience(
         self, prompts: PromptBatch, means: WeightedMeans, *, step: int
@@ -93,16 +105,14 @@ class DeepSpeedPPOTrainer:
         """
         self._engine.actor.eval()
         self._engine.critic.eval()
-        started = time.perf_counter()
+        started = now(self._device)
         prompts = prompts.to(self._device)
         hit("ppo.generate")
         rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
         hit("ppo.score")
-        generated = time.perf_counter()
+        generated = now(self._device)
         self._reward_source.begin(rollout)
-        scores = score_rollout(
-            rollout, self._models, self._regularizer, longest_response=self._config.rollout.max_answer_seq_len
-        )
+        scores = score_rollout(rollout, self._models, self._regularizer)
         verdict = self._verdict(rollout)
         record_verdict(verdict, scores, rollout, means)
         score = verdict.values
@@ -120,35 +130,10 @@ class DeepSpeedPPOTrainer:
             step=step,
         )
         hit("ppo.scored")
-        mask, ppo = rollout.response_mask, self._config.ppo
-        penalty, normalized = self._shaper.clipped_penalty(scores.penalty), self._shaper.normalized(score)
-        rewards = self._shaper.rewards(penalty, normalized, rollout)
-        segments = self._segmenter.segments(rollout, scores.reference_log_probs)
-        advantages, returns = segment_advantages(
-            rewards,
-            scores.values,
-            mask,
-            segments.starts,
-            value_function=self._config.macro_actions.value_function,
-            gamma=ppo.gamma,
-            lam=ppo.lam,
-        )
-        experience = Experience(
-            sequences=rollout.sequences,
-            attention_mask=rollout.attention_mask,
-            response_mask=mask,
-            log_probs=scores.log_probs,
-            score=score,
-            penalty=penalty,
-            values=scores.values,
-            advantages=advantages,
-            returns=returns,
-        )
-        record_rollout(rollout, scores, experience, means, clipped=normalized.abs() > ppo.reward_clip)
-        if not self._config.macro_actions.every_token:
-            record_segments(rollout, segments, means)
-        means.add("generation_seconds", generated - started, 1.0)
-        means.add("scoring_seconds", time.perf_counter() - generated, 1.0)
+        experience = self._experience(rollout, score, scores, means)
+        sampled = rollout.attention_mask[:, -rollout.response_mask.shape[1] :].sum()
+        record_speed("generation", sampled, generated - started, means)
+        record_speed("scoring", rollout.attention_mask.sum(), now(self._device) - generated, means)
         means.add("penalty_seconds", scores.penalty_cost.seconds, 1.0)
         if scores.penalty_cost.peak_bytes is not None:
             means.add("penalty_peak_mebibytes", scores.penalty_cost.peak_bytes / 2**20, 1.0)
@@ -167,7 +152,7 @@ class DeepSpeedPPOTrainer:
         Returns:
             whether every optimizer step was made; False where fp16 gradients overflowed in one.
         """
-        started = time.perf_counter()
+        started = now(self._device)
         self._engine.actor.train()
         self._engine.critic.train()
         experience = concatenate(experiences, pad_token_id=self._tokens.pad)
@@ -176,19 +161,32 @@ class DeepSpeedPPOTrainer:
             sums = reduce_sum(masked_sums(experience.advantages, experience.response_mask))
             whitened = whiten(experience.advantages, experience.response_mask, sums)
             experience = replace(experience, advantages=whitened)
-        complete, limit, updates = True, self._config.ppo.early_stop_kl, 0
+        complete, limit, trained = True, self._config.ppo.early_stop_kl, []
         first = (step - 1) * self._config.batches(world_size()).updates
         for window in self._all_windows(experience, step=step):
-            text = self._text_rows(first + updates, len(window))
+            text = self._text_rows(first + len(trained), len(window))
             stepped, change = self._update(window, text, means, step=step)
             complete &= stepped
-            updates += 1
+            trained.append(window)
             if limit is not None and change > limit:
                 break
         if limit is not None:
-            means.add("updates", updates, 1.0)
-        means.add("training_seconds", time.perf_counter() - started, 1.0)
+            means.add("updates", len(trained), 1.0)
+        self._record_training(trained, now(self._device) - started, means)
         return complete
+
+    def _record_training(self, windows: Sequence[Window], seconds: float, means: WeightedMeans) -> None:
+        batches = [batch for window in windows for batch in window]
+        record_speed("training", sum(batch.attention_mask.sum() for batch in batches), seconds, means)
+        if self._peak_flops is None:
+            return
+        for batch in batches:
+            mask = batch.attention_mask
+            actor = self._actor_cost.of_rows(mask, scored=batch.response_mask.sum())
+            critic = self._critic_cost.of_rows(mask, scored=0.0)
+            # the backward pass takes twice what the forward takes
+            means.add("training_mfu", 3 * (actor + critic), 0.0)
+        means.add("training_mfu", 0.0, seconds * self._peak_flops)
 
     def state_dict(self) -> dict[str, float]:
         """The trainer's own state, the same on every rank; the engines save theirs."""
@@ -208,29 +206,61 @@ class DeepSpeedPPOTrainer:
         raise_together(failure, self._device)
         return replace(verdict, values=verdict.values.to(self._device, torch.float32))
 
+    def _experience(self, rollout: Rollout, score: Tensor, scores: Scores, means: WeightedMeans) -> Experience:
+        """Rewards and advantages from what was said about the answers."""
+        ppo, macro = self._config.ppo, self._config.macro_actions
+        penalty, normalized = self._shaper.clipped_penalty(scores.penalty), self._shaper.normalized(score)
+        segments = self._segmenter.segments(rollout, scores.reference_log_probs)
+        advantages, returns = segment_advantages(
+            self._shaper.rewards(penalty, normalized, rollout),
+            scores.values,
+            rollout.response_mask,
+            segments.starts,
+            value_function=macro.value_function,
+            gamma=ppo.gamma,
+            lam=ppo.lam,
+        )
+        experience = Experience(
+            sequences=rollout.sequences,
+            attention_mask=rollout.attention_mask,
+            response_mask=rollout.response_mask,
+            log_probs=scores.log_probs,
+            score=score,
+            penalty=penalty,
+            values=scores.values,
+            advantages=advantages,
+            returns=returns,
+        )
+        record_rollout(rollout, scores, experience, means, clipped=normalized.abs() > ppo.reward_clip)
+        if not macro.every_token:
+            record_segments(rollout, segments, means)
+        return experience
+
     def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
         gather = self._config.models.enable_zero3_generation_gather
         return sample_answers(
             self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather, finite=self._finite_logits
         )
 
-    def _all_windows(self, experience: Experience, *, step: int) -> Iterator[list[Experience]]:
+    def _all_windows(self, experience: Experience, *, step: int) -> Iterator[Window]:
         """The windows of all PPO epochs, each of which has an order of its own."""
         for epoch in range(self._config.ppo.ppo_epochs):
             yield from self._windows(experience, seed=(self._config.runtime.seed, step, epoch))
 
-    def _windows(self, experience: Experience, *, seed: tuple[int, ...]) -> Iterator[list[Experience]]:
-        """Micro-batches in seeded random order, as many together as one optimizer step accumulates."""
+    def _windows(self, experience: Experience, *, seed: tuple[int, ...]) -> Iterator[Window]:
+        """The micro-batches of each optimizer step, rows in seeded random order.
+
+        Within a step, where the order changes nothing, rows of similar length share a micro-batch.
+        """
         generator = torch.Generator().manual_seed(hash(seed) % 2**63)
         order = torch.randperm(len(experience), generator=generator)
-        micro = [experience.rows(rows) for rows in order.split(self._config.ppo.per_device_training_batch_size)]
-        accumulation = self._config.schedule.gradient_accumulation_steps
-        for start in range(0, len(micro), accumulation):
-            yield micro[start : start + accumulation]
+        lengths = experience.attention_mask.sum(dim=-1).cpu()
+        micro = self._config.ppo.per_device_training_batch_size
+        for rows in order.split(micro * self._config.schedule.gradient_accumulation_steps):
+            by_length = rows[lengths[rows].argsort(stable=True)]
+            yield [experience.rows(part).trimmed() for part in by_length.split(micro)]
 
-    def _update(
-        self, window: Sequence[Experience], text: Sequence[Tensor], means: WeightedMeans, *, step: int
-    ) -> tuple[bool, float]:
+    def _update(self, window: Window, text: Sequence[Tensor], means: WeightedMeans, *, step: int) -> tuple[bool, float]:
         """One optimizer step of both models, or of neither.
 
         Args:

@@ -128,6 +128,11 @@ class DeepSpeedRLHFEngine:
                 Placement(models.reward_zero_stage, self._dtype, config.runtime.offload),
             )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of weights and activations."""
+        return TORCH_DTYPES[self._dtype]
+
     def scored_models(self) -> ScoredModels:
         """The models that scoring runs."""
         return ScoredModels(
@@ -174,7 +179,7 @@ class DeepSpeedRLHFEngine:
         model = load_causal_lm(
             path,
             tokenizer_length=len(self._tokenizer),
-            dtype=TORCH_DTYPES[self._dtype],
+            dtype=self.dtype,
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
             four_bit=adapter is not None and adapter.quantized,
@@ -199,7 +204,7 @@ class DeepSpeedRLHFEngine:
             fresh_head=fresh_head,
             tokenizer_length=len(self._tokenizer),
             pad_token_id=self._tokenizer.pad_token_id,
-            dtype=TORCH_DTYPES[self._dtype],
+            dtype=self.dtype,
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
             four_bit=adapter is not None and adapter.quantized,

@@ -11,6 +11,7 @@ from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.reward_sources.base import SequenceScores
 from dschat.rlhf.scoring import Scores
 from dschat.rlhf.segmenter import Segments
+from dschat.runtime.distributed import world_size
 from dschat.runtime.metrics import WeightedMeans
 
 
@@ -96,3 +97,9 @@ def record_segments(rollout: Rollout, segments: Segments, means: WeightedMeans) 
     means.add("segments", count, rows)
     means.add("segment_length", rollout.response_mask.sum(), count)
     means.add("unparsed_share", segments.unparsed.sum(), rows)
+
+
+def record_speed(part: str, tokens: Tensor, seconds: float, means: WeightedMeans) -> None:
+    """Add what this rank's share of a part of a step took, and its tokens per second on all ranks together."""
+    means.add(f"{part}_seconds", seconds, 1.0)
+    means.add(f"{part}_tokens_per_second", tokens, seconds / world_size())

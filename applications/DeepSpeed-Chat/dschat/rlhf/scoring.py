@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +12,10 @@ from torch import Tensor, nn
 from dschat.models.causal_lm import response_logits, token_log_probs
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.regularizers import Penalty, Regularizer, ScoredPositions
+from dschat.rlhf.row_groups import group_rows
+from dschat.runtime.throughput import now
 
-MAX_LOGITS_PER_CHUNK = 2**27
+MAX_LOGITS = 2**27
 """Logits of one model held at once (256 MiB in 16 bits); at least one row is scored at a time."""
 
 
@@ -29,7 +30,7 @@ class Scores:
     penalty: Tensor
     """[B, R] float32; 0 off the response mask."""
     values: Tensor
-    """[B, R] float32, the critic before each token."""
+    """[B, R] float32, the critic before each token; 0 where the whole group of rows has padding."""
     penalty_metrics: Mapping[str, Tensor]
     """Sums over this rank's response tokens of the regularizer's diagnostics, scalars."""
     penalty_cost: PenaltyCost
@@ -66,8 +67,8 @@ class ScoredModels:
 
 
 @torch.no_grad()
-def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regularizer, *, longest_response: int) -> Scores:
-    """Run the three models over a rollout, a few rows at a time.
+def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regularizer) -> Scores:
+    """Run the three models over a rollout, rows of similar length together.
 
     Logits are taken on response positions alone; log-probabilities and penalties are read from them and they are freed
     before the next rows are scored.
@@ -76,30 +77,30 @@ def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regulariz
         rollout: B rows.
         models: in eval mode, so that no dropout enters the stored log-probabilities and values.
         regularizer: computes the penalty from both models' logits.
-        longest_response: the most tokens an answer may have; it sets how many rows go together, so that every rank
-            runs equally many forwards whatever its answers' lengths.
     """
-    rows = max(1, MAX_LOGITS_PER_CHUNK // (longest_response * models.vocab_size))
-    chunks: list[tuple[Tensor, Tensor, Penalty]] = []
-    cost = PenaltyCost()
-    for start in range(0, len(rollout.records), rows):
-        *scored, spent = _score_rows(rollout, slice(start, start + rows), models, regularizer)
-        chunks.append(tuple(scored))
-        cost += spent
+    mask = rollout.response_mask
+    log_probs, reference_log_probs, penalty, values = (torch.zeros(mask.shape, device=mask.device) for _ in range(4))
     sums: dict[str, Tensor] = {}
-    for *_, penalty in chunks:
-        for name, values in penalty.metrics.items():
-            sums[name] = sums.get(name, torch.zeros((), device=values.device)) + values.sum()
-    return Scores(
-        log_probs=torch.cat([c[0] for c in chunks]),
-        reference_log_probs=torch.cat([c[1] for c in chunks]),
-        penalty=torch.cat([c[2].values for c in chunks]),
-        values=response_values(
-            models.critic, rollout.sequences, rollout.attention_mask, width=rollout.response_mask.shape[1]
-        ),
-        penalty_metrics=sums,
-        penalty_cost=cost,
-    )
+    cost = PenaltyCost()
+    for group in group_rows(
+        rollout.attention_mask,
+        width=mask.shape[1],
+        max_positions=MAX_LOGITS // models.vocab_size,
+    ):
+        rows, columns = group.rows, slice(0, group.width)
+        part = _Rows(
+            sequences=rollout.sequences[rows, group.columns],
+            attention_mask=rollout.attention_mask[rows, group.columns],
+            mask=mask[rows, columns],
+        )
+        scored, spent = _score_rows(part, models, regularizer)
+        cost += spent
+        log_probs[rows, columns], reference_log_probs[rows, columns] = scored.policy, scored.reference
+        penalty[rows, columns] = scored.penalty.values
+        values[rows, columns] = response_values(models.critic, part.sequences, part.attention_mask, width=group.width)
+        for name, each in scored.penalty.metrics.items():
+            sums[name] = sums.get(name, torch.zeros((), device=mask.device)) + each.sum()
+    return Scores(log_probs, reference_log_probs, penalty, values, penalty_metrics=sums, penalty_cost=cost)
 
 
 def response_values(critic: nn.Module, sequences: Tensor, attention_mask: Tensor, *, width: int) -> Tensor:
@@ -117,22 +118,40 @@ def response_values(critic: nn.Module, sequences: Tensor, attention_mask: Tensor
     return scores[:, -width - 1 : -1]
 
 
-def _score_rows(
-    rollout: Rollout, part: slice, models: ScoredModels, regularizer: Regularizer
-) -> tuple[Tensor, Tensor, Penalty, PenaltyCost]:
-    """Log-probabilities [b, R] of policy and reference, the penalty (values [b, R], metrics [n]) and its cost."""
-    sequences, attention = rollout.sequences[part], rollout.attention_mask[part]
-    mask = rollout.response_mask[part]
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a rollout without the columns that none of them needs."""
+
+    sequences: Tensor
+    """[b, p + r]."""
+    attention_mask: Tensor
+    """[b, p + r]."""
+    mask: Tensor
+    """[b, r], of the response tokens."""
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Log-probabilities [b, r] of policy and reference, and the penalty: values [b, r], metrics [n]."""
+
+    policy: Tensor
+    reference: Tensor
+    penalty: Penalty
+
+
+def _score_rows(part: _Rows, models: ScoredModels, regularizer: Regularizer) -> tuple[_Scored, PenaltyCost]:
+    """What the models and the regularizer say about some rows, and what the regularizer took."""
+    mask = part.mask
     width = mask.shape[1]
     selected = []
     for model in (models.actor, models.reference):
-        logits = response_logits(model, models.model_class, sequences, attention, width=width)
+        logits = response_logits(model, models.model_class, part.sequences, part.attention_mask, width=width)
         selected.append(logits[..., : models.vocab_size][mask])
     policy_logits, reference_logits = selected
-    tokens = rollout.responses[part][mask]
+    tokens = part.sequences[:, -width:][mask]
     if tokens.numel() == 0:
         nothing = torch.zeros(mask.shape, device=mask.device)
-        return nothing, nothing, Penalty(nothing), PenaltyCost()
+        return _Scored(nothing, nothing, Penalty(nothing)), PenaltyCost()
     positions = ScoredPositions(
         policy_logits=policy_logits,
         reference_logits=reference_logits,
@@ -145,12 +164,12 @@ def _score_rows(
     def spread(values: Tensor) -> Tensor:
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
-    return (
+    scored = _Scored(
         spread(positions.policy_log_probs),
         spread(positions.reference_log_probs),
         Penalty(spread(penalty.values), penalty.metrics),
-        cost,
     )
+    return scored, cost
 
 
 def _measured_penalty(regularizer: Regularizer, positions: ScoredPositions) -> tuple[Penalty, PenaltyCost]:
@@ -161,14 +180,12 @@ def _measured_penalty(regularizer: Regularizer, positions: ScoredPositions) -> t
         return Penalty(torch.full_like(positions.policy_log_probs, torch.nan)), PenaltyCost()
     device = log_probs.device
     if device.type != "cuda":
-        started = time.perf_counter()
+        started = now(device)
         penalty = regularizer.penalty(positions)
-        return penalty, PenaltyCost(time.perf_counter() - started)
-    torch.cuda.synchronize(device)
+        return penalty, PenaltyCost(now(device) - started)
     torch.cuda.reset_peak_memory_stats(device)
     held = torch.cuda.memory_allocated(device)
-    started = time.perf_counter()
+    started = now(device)
     penalty = regularizer.penalty(positions)
-    torch.cuda.synchronize(device)
-    seconds = time.perf_counter() - started
+    seconds = now(device) - started
     return penalty, PenaltyCost(seconds, torch.cuda.max_memory_allocated(device) - held)

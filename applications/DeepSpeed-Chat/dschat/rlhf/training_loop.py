@@ -131,6 +131,7 @@ def _train(
         seed=config.runtime.seed,
     )
     logger.info("%s", regularizer.describe())
+    logger.info("%s", config.macro_actions.describe())
     if config.penalty_clip is not None:
         logger.info("the penalty times its coefficient is clipped to +-%g", config.penalty_clip)
     trainer = DeepSpeedPPOTrainer(

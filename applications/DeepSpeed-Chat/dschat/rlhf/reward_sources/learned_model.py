@@ -8,6 +8,7 @@ from torch import nn
 from dschat.models.reward_model import end_scores
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
+from dschat.rlhf.row_groups import group_rows
 
 
 class LearnedModelReward(RewardSource):
@@ -19,5 +20,9 @@ class LearnedModelReward(RewardSource):
     @torch.no_grad()
     def score(self, rollout: Rollout) -> SequenceScores:
         """Scores [B] float32."""
-        scores = self._model(input_ids=rollout.sequences, attention_mask=rollout.attention_mask)
-        return SequenceScores(end_scores(scores, rollout.attention_mask))
+        mask, width = rollout.attention_mask, rollout.response_mask.shape[1]
+        found = torch.zeros(mask.shape[0], device=mask.device)
+        for group in group_rows(mask, width=width):
+            ids, real = (table[group.rows, group.columns] for table in (rollout.sequences, mask))
+            found[group.rows] = end_scores(self._model(input_ids=ids, attention_mask=real), real)
+        return SequenceScores(found)
