@@ -32,6 +32,10 @@ class DataConfig:
     data_output_path: str | None = HfArg(
         default=None, help="Folder of the tokenised caches; default: data_cache in --output_dir."
     )
+    skip_bad_rows: int = HfArg(
+        default=0,
+        help="Unreadable rows that a dataset's json or jsonl files may have; left out, shown and counted.",
+    )
     end_of_conversation_token: str | None = HfArg(
         default=None, help="Token that ends an answer; default (or the text None): the tokenizer's EOS."
     )

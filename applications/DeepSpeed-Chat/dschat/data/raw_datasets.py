@@ -249,7 +249,13 @@ _CLASSES = {kind.hub_name: kind for kind in (*_MATCHERS.values(), PydocTldr)}
 
 
 def find_raw_dataset(
-    path: str, *, data_format: str | None = None, seed: int, cache_dir: Path, split_by: SplitBy = "row"
+    path: str,
+    *,
+    data_format: str | None = None,
+    seed: int,
+    cache_dir: Path,
+    split_by: SplitBy = "row",
+    skip_bad_rows: int = 0,
 ) -> RawDataset:
     """The dataset that a `--data_path` means; nothing is downloaded yet.
 
@@ -263,6 +269,7 @@ def find_raw_dataset(
         seed: for datasets made or carved here.
         cache_dir: for unpacked parquet and the built-in dataset.
         split_by: see `RawDataset`.
+        skip_bad_rows: see `local_source`.
     Raises:
         UserError: a path that is not there, an unknown name, or columns that tell nothing.
     """
@@ -279,7 +286,7 @@ def find_raw_dataset(
             )
         given = JsonFile
     if local.exists():
-        source = local_source(local, configs=_configs(given), cache_dir=cache_dir)
+        source = local_source(local, configs=_configs(given), cache_dir=cache_dir, skip_bad_rows=skip_bad_rows)
         kind = given or _by_local_name(local) or _by_columns(local, source)
         logger.info("%s is read as %s", local.absolute(), kind.hub_name)
         return kind(source, label=path, seed=seed, split_by=split_by)
