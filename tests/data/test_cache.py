@@ -143,3 +143,16 @@ def test_place_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "cache").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         private_folder(tmp_path / "cache")
+
+
+def test_folders_of_killed_builders_are_deleted_and_those_in_use_are_not(tmp_path):
+    folder = tmp_path / "cache"
+    cached_folder(folder, "rows_1", fill)
+    names = (".building-rows_2-old", ".building-rows_2-used", ".building-rows_2-new", ".damaged-old")
+    for name in names:
+        (folder / name / "sub").mkdir(parents=True)
+        if not name.endswith("new"):
+            os.utime(folder / name, (0, 0))
+    with cache._in_use(folder / names[1]):
+        cached_folder(folder, "rows_3", fill)
+    assert sorted(leftovers(folder)) == [names[2], names[1]]

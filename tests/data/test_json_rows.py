@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from dschat.data.json_rows import iter_json_rows, read_json_rows
+from dschat.data.json_rows import BadRows, iter_json_rows, read_json_rows
 from dschat.errors import UserError
 
 GOOD = '{"prompt": "p", "chosen": "c"}\n'
@@ -109,3 +109,30 @@ def test_reading_stops_where_the_caller_stops(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text(GOOD + "broken\n")
     assert next(iter_json_rows(path)) == (1, {"prompt": "p", "chosen": "c"})
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faulty_lines_are_left_out_up_to_the_limit(tmp_path, fault, caplog):
+    content, line, what = FAULTS[fault]
+    content = content.rstrip("\n") + "\n"
+    path = tmp_path / "rows.jsonl"
+    path.write_text(content + GOOD)
+    whole = [row for row in content.splitlines() if row == GOOD.strip()]
+    bad = BadRows(1)
+    assert read_json_rows(path, text_columns=("prompt", "chosen"), bad=bad) == [json.loads(GOOD)] * (len(whole) + 1)
+    assert bad.count == 1
+    assert f"left out {path}:{line}: {what}" in caplog.text
+    path.write_text(content + content + GOOD)
+    with pytest.raises(UserError, match=r"expected .* \(--skip_bad_rows 1 is used up\)$"):
+        read_json_rows(path, text_columns=("prompt", "chosen"), bad=BadRows(1))
+
+
+def test_faulty_items_of_a_list_are_left_out_but_a_broken_list_is_not(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text('[{"prompt": "a"}, 7, {"prompt": null}]')
+    bad = BadRows(2)
+    assert read_json_rows(path, text_columns=("prompt",), bad=bad) == [{"prompt": "a"}]
+    assert bad.count == 2
+    path.write_text('[{"prompt": "a"} {"prompt": "b"}]')
+    with pytest.raises(UserError, match="the list does not go on"):
+        read_json_rows(path, text_columns=("prompt",), bad=BadRows(9))

@@ -303,3 +303,14 @@ def test_malformed_line_is_reported_from_here_too(folder, tmp_path):
         file.write("{broken\n")
     with pytest.raises(UserError, match=r"train\.jsonl:101: not JSON"):
         build(data_source(folder, cache_dir=tmp_path / "cache"), "sft")
+
+
+def test_unreadable_rows_are_left_out_and_counted(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", numbered_rows(20))
+    path.write_text(path.read_text() + "broken\n" + '{"prompt": "p", "chosen": null, "rejected": "r"}\n')
+    with pytest.raises(UserError, match=r"rows\.jsonl:22.*--skip_bad_rows 1 is used up"):
+        build(data_source(path, cache_dir=tmp_path / "cache", skip_bad_rows=1), "reward")
+    counts = build(data_source(path, cache_dir=tmp_path / "cache", skip_bad_rows=2), "reward").report.train
+    assert counts.unreadable == 2
+    assert counts.rows == counts.kept + 2
+    assert counts.dropped() == {"unreadable": 2}

@@ -169,6 +169,7 @@ def data_source(data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataC
         seed=seed,
         cache_dir=cache_folder(data, folder),
         end_of_conversation=None if token == SENTINEL_NONE else token,
+        skip_bad_rows=data.skip_bad_rows,
         loss_on_prompt=sft_data.loss_on_prompt if sft_data else False,
     )
 

@@ -39,6 +39,10 @@ class DataConfig:
         help="Prompts of programming problems. full: with starter code, function name and how it is tested. published: "
         "the problem alone.",
     )
+    skip_bad_rows: int = HfArg(
+        default=0,
+        help="Unreadable rows that a dataset's json or jsonl files may have; left out, shown and counted.",
+    )
     end_of_conversation_token: str | None = HfArg(
         default=None, help="Token that ends an answer; default (or the text None): the tokenizer's EOS."
     )

@@ -323,6 +323,7 @@ def _check_common(data: DataConfig, schedule: ScheduleConfig, runtime: RuntimeCo
     if data.end_of_conversation_token == "":
         raise UserError("--end_of_conversation_token is empty; leave it out to use the tokenizer's EOS")
     _check_positive(runtime, "dist_timeout")
+    _check_not_negative(data, "skip_bad_rows")
     _check_at_least_one(schedule, "num_train_epochs", "gradient_accumulation_steps")
     _check_not_negative(schedule, "max_steps")
     if not 0 <= schedule.warmup_ratio < 1:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from datasets import Dataset, Features, LargeList, List, Value
 
 from dschat.data.cache import content_key
-from dschat.data.sources import Source
+from dschat.data.sources import FileSource, Source
 from dschat.data.splits import Phase, SplitBy, grouped_parts, permutation_parts
 from dschat.errors import UserError
 
@@ -136,6 +136,11 @@ class RawDataset:
                 raise UserError(
                     f"dataset {self.label} has a column '{column}' of type {kind} where text is needed; convert it"
                 )
+
+    @property
+    def unreadable_rows(self) -> int:
+        """Rows that `load` left out because they could not be read."""
+        return self.source.bad_rows.count if isinstance(self.source, FileSource) else 0
 
     def fingerprint(self) -> str:
         """Key of the rows: content, class, and how an evaluation split is carved."""

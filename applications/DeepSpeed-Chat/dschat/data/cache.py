@@ -6,12 +6,14 @@ belongs to this user alone, and each entry carries the size and SHA-256 of its f
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -26,6 +28,8 @@ from dschat.errors import UserError
 logger = logging.getLogger(__name__)
 
 _MANIFEST = "manifest.json"
+_BUILDING, _DAMAGED = ".building-", ".damaged-"
+_SECONDS_TO_LOCK = 60.0
 
 
 def content_key(parts: Mapping[str, Any]) -> str:
@@ -78,10 +82,12 @@ def cached_folder(cache_dir: Path, name: str, build: Callable[[Path], None]) -> 
             return target
         logger.warning("the cached data %s is damaged (%s); building it again", target, fault)
         _discard(target)
-    aside = Path(tempfile.mkdtemp(prefix=f".building-{name}-", dir=cache_dir))
+    _sweep(cache_dir)
+    aside = Path(tempfile.mkdtemp(prefix=f"{_BUILDING}{name}-", dir=cache_dir))
     try:
-        build(aside)
-        _write_manifest(aside)
+        with _in_use(aside):
+            build(aside)
+            _write_manifest(aside)
         try:
             aside.rename(target)
         except OSError:
@@ -92,6 +98,30 @@ def cached_folder(cache_dir: Path, name: str, build: Callable[[Path], None]) -> 
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return target
+
+
+@contextmanager
+def _in_use(folder: Path) -> Iterator[None]:
+    """Within the body the folder is locked; the kernel frees it when the process ends, however it ends."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(cache_dir: Path) -> None:
+    """Delete folders whose builder was killed."""
+    for folder in (*cache_dir.glob(f"{_BUILDING}*"), *cache_dir.glob(f"{_DAMAGED}*")):
+        # one that was made this moment may not be locked yet
+        try:
+            if time.time() - folder.stat().st_mtime < _SECONDS_TO_LOCK:
+                continue
+            with _in_use(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except (BlockingIOError, FileNotFoundError):
+            continue
 
 
 @contextmanager
@@ -132,7 +162,7 @@ def _damage(folder: Path) -> str | None:
 
 def _discard(folder: Path) -> None:
     """Move a folder out of the way in one step, then delete it."""
-    aside = Path(tempfile.mkdtemp(prefix=".damaged-", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=_DAMAGED, dir=folder.parent))
     try:
         folder.rename(aside / folder.name)
     except FileNotFoundError:

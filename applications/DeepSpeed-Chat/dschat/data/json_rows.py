@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,10 +11,28 @@ from typing import Any, NoReturn
 
 from dschat.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 _KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
-def read_json_rows(path: Path, *, text_columns: Sequence[str] = ()) -> list[dict[str, Any]]:
+class BadRows:
+    """Rows that cannot be read: left out with a warning and counted, up to a limit."""
+
+    def __init__(self, limit: int = 0) -> None:
+        self.limit = limit
+        self.count = 0
+        """Rows left out so far."""
+
+    def leave_out(self, fault: UserError) -> None:
+        """Count a row; UserError if it is one too many."""
+        if self.count >= self.limit:
+            raise UserError(f"{fault} (--skip_bad_rows {self.limit} is used up)") if self.limit else fault
+        self.count += 1
+        logger.warning("left out %s", fault)
+
+
+def read_json_rows(path: Path, *, text_columns: Sequence[str] = (), bad: BadRows | None = None) -> list[dict[str, Any]]:
     """All objects of a file.
 
     Args:
@@ -21,20 +40,31 @@ def read_json_rows(path: Path, *, text_columns: Sequence[str] = ()) -> list[dict
             mark and blank lines are tolerated.
         text_columns: fields that must hold text in every row. A column that no row has is left to the caller, who
             knows the name of the dataset.
+        bad: takes the rows that cannot be read; without it there may be none.
     Raises:
         UserError: `file:line: what; expected {"prompt": ...}`.
     """
-    numbered = list(iter_json_rows(path, text_columns=text_columns))
+    bad = bad or BadRows()
+    numbered = list(iter_json_rows(path, text_columns=text_columns, bad=bad))
     present = {name for _, row in numbered for name in row}
+    rows = []
     for line, row in numbered:
-        for name in text_columns:
-            if name in present:
-                _check_text(path, line, row, name, text_columns)
-    return [row for _, row in numbered]
+        try:
+            for name in text_columns:
+                if name in present:
+                    _check_text(path, line, row, name, text_columns)
+        except UserError as fault:
+            bad.leave_out(fault)
+        else:
+            rows.append(row)
+    return rows
 
 
-def iter_json_rows(path: Path, *, text_columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+def iter_json_rows(
+    path: Path, *, text_columns: Sequence[str] = (), bad: BadRows | None = None
+) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number from 1, object), reading no further than asked; `text_columns` only shapes the messages."""
+    bad = bad or BadRows()
     expected = _expected(text_columns)
     try:
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
@@ -43,27 +73,32 @@ def iter_json_rows(path: Path, *, text_columns: Sequence[str] = ()) -> Iterator[
     if path.suffix == ".json" and content.lstrip().startswith(b"["):
         values = _list_items(path, content, expected)
     else:
-        values = _lines(path, content, expected)
+        lines = enumerate(content.split(b"\n"), start=1)  # not splitlines: U+2028 is legal inside a JSON string
+        values = ((line, raw) for line, raw in lines if raw.strip())
     for line, value in values:
-        if not isinstance(value, dict):
-            _fault(path, line, f"{_kind(value)} instead of an object", expected)
-        _check_unicode(path, line, value, expected)
-        yield line, value
-
-
-def _lines(path: Path, content: bytes, expected: str) -> Iterator[tuple[int, Any]]:
-    """The value of each line that is not blank."""
-    for line, raw in enumerate(content.split(b"\n"), start=1):  # not splitlines: U+2028 is legal inside a JSON string
-        if not raw.strip():
-            continue
         try:
-            yield line, json.loads(_decoded(path, line, raw, expected))
-        except json.JSONDecodeError as error:
-            extra = error.msg == "Extra data"
-            what = "more than one JSON value on the line" if extra else f"not JSON ({error.msg}, column {error.colno})"
-            _fault(path, line, what, expected)
-        except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
-            _fault(path, line, f"not usable JSON ({error})", expected)
+            row = _value_of_line(path, line, value, expected) if isinstance(value, bytes) else value
+            if not isinstance(row, dict):
+                _fault(path, line, f"{_kind(row)} instead of an object", expected)
+            _check_unicode(path, line, row, expected)
+        except UserError as fault:
+            bad.leave_out(fault)
+        else:
+            yield line, row
+
+
+def _value_of_line(path: Path, line: int, raw: bytes, expected: str) -> Any:
+    """The JSON value of a line."""
+    try:
+        return json.loads(_decoded(path, line, raw, expected))
+    except json.JSONDecodeError as error:
+        extra = error.msg == "Extra data"
+        what = "more than one JSON value on the line" if extra else f"not JSON ({error.msg}, column {error.colno})"
+        _fault(path, line, what, expected)
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits, thousands of brackets
+        if isinstance(error, UserError):
+            raise
+        _fault(path, line, f"not usable JSON ({error})", expected)
 
 
 def _list_items(path: Path, content: bytes, expected: str) -> Iterator[tuple[int, Any]]:

@@ -79,6 +79,8 @@ class DataSource:
     """Text of the one token that ends an answer; None for the tokenizer's EOS."""
     apps_prompt: PromptStyle = "full"
     """What the prompts of programming problems say; see `dschat.data.apps`."""
+    skip_bad_rows: int = 0
+    """Rows of each dataset's JSON files that may be left out because they cannot be read."""
     loss_on_prompt: bool = False
     """Whether the SFT loss covers prompts too; a matter of `collate_sft`, not of the cached data."""
 
@@ -95,6 +97,8 @@ class RowCounts:
     """Kept PPO rows whose prompt an earlier row already has."""
     longest_prompt: int = 0
     """Tokens, before shortening."""
+    unreadable: int = 0
+    """Rows of the files that are not JSON or lack a text, of all splits."""
     empty_prompts: int = 0
     empty_responses: int = 0
     """Rows without the chosen (in the reward step: or the rejected) answer."""
@@ -106,6 +110,7 @@ class RowCounts:
     def dropped(self) -> dict[str, int]:
         """Rows that were left out, by reason; reasons that did not occur are not listed."""
         reasons = {
+            "unreadable": self.unreadable,
             "without a prompt": self.empty_prompts,
             "without a response": self.empty_responses,
             "with two equal responses": self.equal_pairs,
@@ -180,6 +185,7 @@ def build_phase(source: DataSource, *, phase: Phase, tokenizer: PreTrainedTokeni
             "rows": [[raw.fingerprint(), split] for raw, split in parts],
             "split_by": source.split_by,
             "seed": source.seed,
+            "skip_bad_rows": source.skip_bad_rows,
             "encoder": encoder.fingerprint(),
         }
     )
@@ -211,6 +217,7 @@ def _raw_parts(source: DataSource, phase: Phase) -> list[tuple[RawDataset, str]]
                 cache_dir=source.cache_dir,
                 split_by=source.split_by,
                 apps_prompt=source.apps_prompt,
+                skip_bad_rows=source.skip_bad_rows,
             ),
             split,
         )
@@ -226,6 +233,8 @@ def _write(
     tallies: dict[str, Tally] = {"train": Counter(), "evaluation": Counter()}
     for raw, split in parts:
         splits = raw.load(phase)
+        for count in ("rows", "unreadable"):
+            tallies["train"][count] += raw.unreadable_rows
         for name, rows, expand in (("train", splits.train, True), ("evaluation", splits.evaluation, False)):
             chosen = _rows_of_phase(raw, rows, phase, split, source)
             if len(chosen) == 0 and name == "evaluation":

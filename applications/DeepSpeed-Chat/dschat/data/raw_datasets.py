@@ -257,6 +257,7 @@ def find_raw_dataset(
     cache_dir: Path,
     split_by: SplitBy = "row",
     apps_prompt: PromptStyle = "full",
+    skip_bad_rows: int = 0,
 ) -> RawDataset:
     """The dataset that a `--data_path` means; nothing is downloaded yet.
 
@@ -271,16 +272,19 @@ def find_raw_dataset(
         cache_dir: for unpacked parquet and the built-in datasets.
         split_by: see `RawDataset`.
         apps_prompt: see `Apps`; means nothing to other datasets.
+        skip_bad_rows: see `local_source`.
     Raises:
         UserError: a path that is not there, an unknown name, or columns that tell nothing.
     """
-    kind, source = _find(path, data_format, seed, cache_dir)
+    kind, source = _find(path, data_format, seed, cache_dir, skip_bad_rows)
     if issubclass(kind, Apps):
         return kind(source, label=path, seed=seed, split_by=split_by, prompt_style=apps_prompt)
     return kind(source, label=path, seed=seed, split_by=split_by)
 
 
-def _find(path: str, data_format: str | None, seed: int, cache_dir: Path) -> tuple[type[RawDataset], Source]:
+def _find(
+    path: str, data_format: str | None, seed: int, cache_dir: Path, skip_bad_rows: int
+) -> tuple[type[RawDataset], Source]:
     """The class of a `--data_path` and where its rows are."""
     given = None if data_format is None else _by_name(data_format)
     if data_format is not None and given is None:
@@ -295,7 +299,7 @@ def _find(path: str, data_format: str | None, seed: int, cache_dir: Path) -> tup
             )
         given = JsonFile
     if local.exists():
-        source = local_source(local, configs=_configs(given), cache_dir=cache_dir)
+        source = local_source(local, configs=_configs(given), cache_dir=cache_dir, skip_bad_rows=skip_bad_rows)
         kind = given or _by_local_name(local) or _by_columns(local, source)
         logger.info("%s is read as %s", local.absolute(), kind.hub_name)
         return kind, source

@@ -6,7 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from datasets import Dataset, DatasetDict, Features
 
 from dschat.checksums import file_sha256
 from dschat.data.cache import content_key, quiet_datasets
-from dschat.data.json_rows import iter_json_rows, read_json_rows
+from dschat.data.json_rows import BadRows, iter_json_rows, read_json_rows
 from dschat.errors import UserError
 
 _SUFFIXES = (".parquet", ".json", ".jsonl")
@@ -80,6 +80,8 @@ class FileSource:
     """Files of each split; a split's files have one suffix."""
     cache_dir: Path
     """Where parquet is unpacked to memory-mapped Arrow."""
+    bad_rows: BadRows = field(default_factory=BadRows, compare=False)
+    """Takes the rows of JSON files that cannot be read."""
 
     def splits(self, text_columns: Sequence[str]) -> dict[str, Dataset]:
         """Read the files.
@@ -87,13 +89,15 @@ class FileSource:
         Raises:
             UserError: a file cannot be read, or a JSON line is at fault.
         """
+        self.bad_rows.count = 0
         return {split: self._read(files, text_columns) for split, files in self.files.items()}
 
     def _read(self, files: Sequence[Path], text_columns: Sequence[str]) -> Dataset:
         if files[0].suffix == ".parquet":
             return _read_parquet(files, self.cache_dir)
         return _rows_to_dataset(
-            [row for file in files for row in read_json_rows(file, text_columns=text_columns)], files
+            [row for file in files for row in read_json_rows(file, text_columns=text_columns, bad=self.bad_rows)],
+            files,
         )
 
     def features(self) -> Features:
@@ -101,8 +105,8 @@ class FileSource:
         first = next(iter(self.files.values()))[0]
         if first.suffix == ".parquet":
             return Features.from_arrow_schema(_parquet_schema(first))
-        rows = [row for _, row in islice(iter_json_rows(first), _ROWS_THAT_SHOW_COLUMNS)]
-        return _rows_to_dataset(rows, [first]).features
+        rows = iter_json_rows(first, bad=BadRows(self.bad_rows.limit))
+        return _rows_to_dataset([row for _, row in islice(rows, _ROWS_THAT_SHOW_COLUMNS)], [first]).features
 
     def fingerprint(self) -> str:
         """Key of the files' content and of the split each is in."""
@@ -143,7 +147,7 @@ class SavedSource:
 LocalSource = FileSource | SavedSource
 
 
-def local_source(path: Path, *, configs: Collection[str], cache_dir: Path) -> LocalSource:
+def local_source(path: Path, *, configs: Collection[str], cache_dir: Path, skip_bad_rows: int = 0) -> LocalSource:
     """Find the data of an existing file or folder.
 
     Args:
@@ -152,6 +156,7 @@ def local_source(path: Path, *, configs: Collection[str], cache_dir: Path) -> Lo
             a split in their names, are the train split.
         configs: names of sub-folders to prefer where a folder holds several sets, as hub repositories do.
         cache_dir: for unpacked parquet.
+        skip_bad_rows: rows of JSON files that may be left out because they cannot be read.
     Raises:
         UserError: nothing readable there, or more than one set.
     """
@@ -160,7 +165,7 @@ def local_source(path: Path, *, configs: Collection[str], cache_dir: Path) -> Lo
             raise UserError(
                 f"{path.absolute()} is not a data file of a kind that can be read; pass parquet, json or jsonl"
             )
-        return FileSource({"train": (path,)}, cache_dir)
+        return FileSource({"train": (path,)}, cache_dir, BadRows(skip_bad_rows))
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return SavedSource(path)
     files = _data_files(path, path, configs)
@@ -176,7 +181,7 @@ def local_source(path: Path, *, configs: Collection[str], cache_dir: Path) -> Lo
     if "train" not in splits:
         names = ", ".join(str(file.relative_to(path)) for file in files)
         raise UserError(f"{path.absolute()} has no train file (found: {names}); name one train.jsonl or train.parquet")
-    return FileSource(splits, cache_dir)
+    return FileSource(splits, cache_dir, BadRows(skip_bad_rows))
 
 
 def missing_path_error(path: str) -> UserError:

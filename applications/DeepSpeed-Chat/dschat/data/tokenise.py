@@ -22,7 +22,7 @@ from dschat.errors import UserError
 
 Count = Literal[
     *("rows", "kept", "shortened_prompts", "longest_prompt"),
-    *("empty_prompts", "empty_responses", "equal_pairs", "too_long"),
+    *("unreadable", "empty_prompts", "empty_responses", "equal_pairs", "too_long"),
 ]
 Tally = Counter[Count]
 
