@@ -55,7 +55,9 @@ def any_sandbox(some_rung: None) -> Iterator[ZygoteSandbox]:
 
 
 def zygote_pid(sandbox: ZygoteSandbox) -> int:
-    return _pid_of(sandbox._zygote._pidfd)
+    pid = _pid_of(sandbox._zygote._pidfd)
+    assert pid > 1, "the zygote is gone, and a signal to -1 would reach everybody"
+    return pid
 
 
 def wait_for(condition: object, seconds: float = 5) -> bool:

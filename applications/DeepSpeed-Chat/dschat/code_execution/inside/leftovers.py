@@ -9,14 +9,15 @@ import signal
 import time
 from pathlib import Path
 
+from dschat.code_execution.inside.switch_user import call_prctl, switch_user
+
 _PR_SET_CHILD_SUBREAPER = 36
 _SECONDS_TO_DIE = 0.001
 
 
 def adopt_orphans() -> None:
     """From now on every orphaned descendant becomes a child of this process, however it detached itself."""
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "not allowed to adopt orphans")
+    call_prctl(ctypes.CDLL(None, use_errno=True), _PR_SET_CHILD_SUBREAPER, 1)
 
 
 def end_leftovers(uid: int | None) -> None:
@@ -44,9 +45,7 @@ def _kill_all_of(uid: int) -> None:
     helper = os.fork()
     if helper == 0:
         try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
+            switch_user(ctypes.CDLL(None, use_errno=True), uid)
             os.kill(-1, signal.SIGKILL)
         except ProcessLookupError:
             pass

@@ -9,21 +9,12 @@ import resource
 from dschat.code_execution.inside.landlock import SEES_TRUNCATION_SINCE, LandlockRuleset
 from dschat.code_execution.inside.protocol import DESCRIPTORS, STACK_BYTES, Settings
 from dschat.code_execution.inside.seccomp import SeccompFilter, set_no_new_privileges
+from dschat.code_execution.inside.switch_user import call_prctl, switch_user
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _SIGKILL = 9
-_CAPABILITY_VERSION = 0x20080522
-_CAP_DAC_OVERRIDE, _CAP_DAC_READ_SEARCH = 1, 2
 _MAX_DESCRIPTORS = 32
 _HIGHEST_DESCRIPTOR = 1024  # a zygote has a dozen open
-
-
-class _CapabilityHeader(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
-class _CapabilityData(ctypes.Structure):
-    _fields_ = [("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32)]
 
 
 class Lockdown:
@@ -56,9 +47,9 @@ class Lockdown:
             zygote: process id of the parent, whose death is this process's death.
         """
         if self._settings.uid is not None:
-            self._switch_user(self._settings.uid)
-        self._prctl(_PR_SET_DUMPABLE, 0)  # no core file, and no debugger of the same user
-        self._prctl(_PR_SET_PDEATHSIG, _SIGKILL)
+            switch_user(self._libc, self._settings.uid, keep_read_access=self._settings.keep_read_access)
+        call_prctl(self._libc, _PR_SET_DUMPABLE, 0)  # no core file, and no debugger of the same user
+        call_prctl(self._libc, _PR_SET_PDEATHSIG, _SIGKILL)
         if os.getppid() != zygote:
             raise OSError("the zygote is gone")
         self._set_limits(cpu_seconds, memory_bytes, threads)
@@ -68,28 +59,6 @@ class Lockdown:
         os.closerange(DESCRIPTORS, _HIGHEST_DESCRIPTOR)
         if self._seccomp is not None:
             self._seccomp.install()
-
-    def _switch_user(self, uid: int) -> None:
-        if self._settings.keep_read_access:
-            self._prctl(_PR_SET_KEEPCAPS, 1)
-        os.setgroups([])
-        os.setresgid(uid, uid, uid)
-        os.setresuid(uid, uid, uid)
-        if self._settings.keep_read_access:
-            self._keep_only_read_access()
-
-    def _keep_only_read_access(self) -> None:
-        """Of root's capabilities keep the one that reads every path, or else the one that ignores modes.
-
-        Landlock decides which paths; without either, a child could not import from an interpreter in root's home.
-        """
-        header = _CapabilityHeader(_CAPABILITY_VERSION, 0)
-        held = (_CapabilityData * 2)()
-        self._check(self._libc.capget(ctypes.byref(header), held))
-        search, override = 1 << _CAP_DAC_READ_SEARCH, 1 << _CAP_DAC_OVERRIDE
-        kept = search if held[0].permitted & search else held[0].permitted & override
-        wanted = (_CapabilityData * 2)(_CapabilityData(kept, kept, 0), _CapabilityData(0, 0, 0))
-        self._check(self._libc.capset(ctypes.byref(header), wanted))
 
     def _set_limits(self, cpu_seconds: int, memory_bytes: int, threads: int) -> None:
         # the soft limit of CPU time is a signal that says why; a program that ignores it meets the hard one
@@ -109,11 +78,3 @@ class Lockdown:
             _, hard = resource.getrlimit(name)
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             resource.setrlimit(name, (value, value))
-
-    def _prctl(self, option: int, value: int) -> None:
-        self._check(self._libc.prctl(option, value, 0, 0, 0))
-
-    @staticmethod
-    def _check(result: int) -> None:
-        if result:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))

@@ -12,6 +12,8 @@ import platform
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dschat.code_execution.inside.switch_user import call_prctl
+
 # fmt: off
 _X86_64 = {
     "read": 0, "write": 1, "open": 2, "close": 3, "stat": 4, "fstat": 5, "lstat": 6, "poll": 7, "lseek": 8, "mmap": 9,
@@ -170,5 +172,4 @@ class SeccompFilter:
 
 def set_no_new_privileges(libc: ctypes.CDLL) -> None:
     """Make sure that no execve can give this process more rights."""
-    if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
-        raise OSError(ctypes.get_errno(), "no_new_privs refused")
+    call_prctl(libc, _PR_SET_NO_NEW_PRIVS, 1)
