@@ -21,7 +21,7 @@ SHARED = """
 --data_split 1,1,8
 --data_output_path elsewhere
 --unsupervised_dataset_name wikitext
---unsupervised_dataset_config_name wikitext-2-raw-v1
+--unsupervised_dataset_config_name wikitext-2-raw-v1 --unsupervised_dataset_name wikitext
 --unsup_coef 3.5
 --actor_model_name_or_path other
 --critic_model_name_or_path other
@@ -61,9 +61,9 @@ SHARED = """
 --critic_dropout 0.0
 --actor_lora_dim 8
 --critic_lora_dim 8
---actor_lora_module_name layers.
---critic_lora_module_name layers.
---only_optimize_lora
+--actor_lora_module_name layers. --actor_lora_dim 8
+--critic_lora_module_name layers. --critic_lora_dim 8
+--only_optimize_lora --actor_lora_dim 8
 --actor_lora_learning_rate 1e-3
 --critic_lora_learning_rate 1e-3
 --enable_ema

@@ -105,9 +105,9 @@ def forget(piece: str) -> None:
         return
     original = TrainingState.read
 
-    def read(state: TrainingState, folder: Path) -> None:
+    def read(state: TrainingState, folder: Path, **how: Any) -> None:
         put_back = _remembered(state, piece)
-        original(state, folder)
+        original(state, folder, **how)
         put_back()
 
     TrainingState.read = read

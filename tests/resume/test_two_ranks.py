@@ -16,7 +16,7 @@ import pytest
 from dschat.runtime import faults
 from tests.jobs import Job, ppo_arguments, supervised_arguments
 from tests.launch import launch
-from tests.resume.forks import Forks, numbers, weights
+from tests.resume.forks import Ended, Forks, numbers, weights
 
 SCRIPT = Path(__file__).parent / "run_script.py"
 PARTITIONED = (
@@ -110,6 +110,36 @@ def test_numbers_broken_on_one_rank_are_left_out_by_both(forks: Forks, paths: di
     assert "the training loss became NaN or infinite at step 3 on rank 1; no weights were changed" in ended.text
     lines = numbers(tmp_path / "out")
     assert [line.get("skipped_steps") for line in lines] == [None, 0, 0, 1, 1, 1]
+
+
+COMPARED = ("reward", "penalty", "actor_loss", "critic_loss", "actor_grad_norm", "actor_learning_rate")
+
+
+@pytest.mark.parametrize(("before", "after", "stages"), [(2, 1, (2, 3)), (1, 2, (1, 2)), (1, 2, (0, 0))])
+def test_a_run_goes_on_alike_with_another_number_of_ranks(
+    before: int, after: int, stages: tuple[int, int], forks: Forks, paths: dict[str, str], tmp_path: Path
+) -> None:
+    def run(output: Path, ranks: int, extra: str = "", fault: str = "") -> Ended:
+        rows = "--per_device_generation_batch_size {0} --per_device_training_batch_size {0}".format(8 // ranks)
+        zero = "--actor_zero_stage {} --critic_zero_stage {}".format(*stages)
+        shared = f"--data_output_path {paths['cache']} --save_steps 1 {zero} {rows} {extra}"
+        words = ppo_arguments(paths, output, shared)
+        return forks.run(Job("ppo", words, fixed_answers=True), ranks=ranks, fault=fault)
+
+    assert run(tmp_path / "whole", after).statuses == (0,) * after
+    out = tmp_path / "out"
+    assert run(out, before, fault="loop.step_done:3:stop").statuses == (75,) * before
+    refused = run(out, after, "--resume auto")
+    assert refused.status == 2
+    assert f"number of ranks was {before}, is {after}" in refused.text
+    ended = run(out, after, "--resume auto --resume_override")
+    assert ended.statuses == (0,) * after, ended.text
+    ours, theirs = numbers(out), numbers(tmp_path / "whole")
+    assert [line["step"] for line in ours] == [1, 2, 3, 4, 5]
+    for mine, other in zip(ours, theirs, strict=True):
+        for name in COMPARED:
+            if name in other and name in mine:
+                assert mine[name] == pytest.approx(other[name], rel=2e-4, abs=2e-5), (mine["step"], name)
 
 
 LAUNCHER = """

@@ -57,7 +57,7 @@ def find_state(output: Path, resume: str) -> ResumePoint | None:
 
 
 def check_same_run(point: ResumePoint, *, stage: str, settings: Mapping[str, Any], override: bool) -> None:
-    """Refuse a state of another step of the pipeline, of other settings, or of another number of ranks.
+    """Refuse a state of another step of the pipeline; of other settings or ranks too, unless that is wanted.
 
     Raises:
         UserError: lists what differs.
@@ -65,12 +65,8 @@ def check_same_run(point: ResumePoint, *, stage: str, settings: Mapping[str, Any
     manifest = point.manifest
     if manifest.stage != stage:
         raise UserError(f"--resume: {point.folder} is a state of {manifest.stage}, this is {stage}; name another")
-    if manifest.world_size != world_size():
-        raise UserError(
-            f"--resume: {point.folder} was saved by {manifest.world_size} rank(s), this run has {world_size()}; start "
-            f"it with {manifest.world_size}"
-        )
-    different = differences(manifest.settings, settings)
+    ranks = ({"number of ranks": count} for count in (manifest.world_size, world_size()))
+    different = [*differences(*ranks), *differences(manifest.settings, settings)]
     if different and not override:
         raise UserError(
             f"--resume: {point.folder} was saved with other settings ({'; '.join(different)}); use the same, or pass "

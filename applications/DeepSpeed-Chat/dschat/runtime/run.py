@@ -135,7 +135,12 @@ class ResumableRun:
             make_way(self._output, self._point)
         barrier()
         if self._point:
-            self._state.read(self._point.folder)
+            self._state.read(
+                self._point.folder,
+                step=self._point.manifest.step,
+                saved_ranks=self._point.manifest.world_size,
+                scratch=files.aside(self._store.folder / "reshaped"),
+            )
         if not self._saving.save_only_model:  # who cannot save may as well stop at once
             self._stop.__enter__()
         self._started = time.perf_counter()

@@ -11,11 +11,14 @@ import torch
 from dschat.errors import UserError
 from dschat.runtime.distributed import is_main_process, rank, world_size
 from dschat.runtime.faults import hit
-from dschat.runtime.random_state import random_state, set_random_state
+from dschat.runtime.random_state import random_state, seed_generators, set_random_state
+from dschat.runtime.reshape import load_reshaped
 
 SHARED_FILE = "shared.pt"
 FLOAT32_BYTES = 4
 ADAM_STATES = 2
+SEED_STRIDE = 1_000_003
+"""Keeps the seeds of a run that goes on with other ranks apart from those of its start."""
 
 
 class Stateful(Protocol):
@@ -70,22 +73,40 @@ class TrainingState:
             hit("state.shared")
             torch.save({name: part.state_dict() for name, part in self._shared.items()}, folder / SHARED_FILE)
 
-    def read(self, folder: Path) -> None:
+    def read(self, folder: Path, *, step: int, saved_ranks: int, scratch: Path) -> None:
         """Read back what `write` wrote; only from a folder whose files match its manifest, as DeepSpeed unpickles.
 
+        Args:
+            folder: a whole state.
+            step: the step that it is of.
+            saved_ranks: how many ranks wrote it. Where it is another number than now, engines are reshaped and random
+                generators begin anew, so that the run goes on alike but not to the last bit.
+            scratch: a place for reshaped engines; deleted afterwards.
         Raises:
-            UserError: the state has other parts than this run.
+            UserError: the state has other parts than this run, or cannot be reshaped.
         """
+        same = saved_ranks == world_size()
+        if not same and self._per_rank:
+            raise UserError(
+                f"{folder} was saved by {saved_ranks} rank(s), and {_listed(self._per_rank)} cannot be spread over "
+                f"{world_size()}; start the run with {saved_ranks}"
+            )
         for name, engine in self._engines.items():
-            path, _ = engine.load_checkpoint(str(folder), tag=name)
+            if same or engine.zero_optimization_stage() == 0:
+                path, _ = engine.load_checkpoint(str(folder), tag=name)
+            else:
+                path = load_reshaped(engine, folder, name, scratch)
             if path is None:
                 raise UserError(f"{folder} holds no {name}; resume from a state of the same step of the pipeline")
-        own = torch.load(folder / _rank_file(rank()), weights_only=True, map_location="cpu")
         shared = torch.load(folder / SHARED_FILE, weights_only=True, map_location="cpu")
         _load_parts(self._shared, shared, folder)
-        _load_parts(self._per_rank, own["parts"], folder)
-        # last: loading may draw numbers
-        set_random_state(own["random"], self._device)
+        # generators last: loading may draw numbers
+        if same:
+            own = torch.load(folder / _rank_file(rank()), weights_only=True, map_location="cpu")
+            _load_parts(self._per_rank, own["parts"], folder)
+            set_random_state(own["random"], self._device)
+        else:
+            seed_generators(torch.initial_seed() + SEED_STRIDE * step)
 
     def expected_files(self) -> list[str]:
         """Files that every rank's write leaves, by which a folder that ranks do not share is noticed."""
