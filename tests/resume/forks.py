@@ -20,6 +20,7 @@ from tests.launch import REPOSITORY
 TIMES = {
     *("step_seconds", "run_seconds", "tokens_per_second"),
     *("generation_seconds", "scoring_seconds", "penalty_seconds", "training_seconds"),
+    *("generation_tokens_per_second", "scoring_tokens_per_second", "training_tokens_per_second"),
 }
 """Metrics that differ between any two runs; all others must be equal to the last bit."""
 
