@@ -29,7 +29,7 @@ class AppsOptions(Options):
 
 def parse_options(argv: Sequence[str] | None = None) -> AppsOptions:
     """Read the command line; exits with status 2 and one sentence where it cannot work."""
-    parser = make_parser("quickstart_apps", DESCRIPTION, minutes="about 3 minutes instead of 15, with one seed")
+    parser = make_parser("quickstart_apps", DESCRIPTION, fast_help="a smoke run: everything smaller, one seed")
     parser.add_argument("--seed", metavar="N", type=int, default=1234, help="of the model and of the first PPO run")
     parser.add_argument("--seeds", metavar="N", type=int, help="PPO runs (default: 3)")
     parser.add_argument(

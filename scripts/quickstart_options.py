@@ -37,20 +37,20 @@ class Options:
 
 def parse_options(argv: Sequence[str] | None = None) -> Options:
     """Read the command line; exits with status 2 and one sentence where it cannot work."""
-    parser = make_parser("quickstart", DESCRIPTION, minutes="about 3 minutes instead of 15")
+    parser = make_parser("quickstart", DESCRIPTION, fast_help="a smoke run of about 3 minutes instead of 15")
     parser.add_argument("--seed", metavar="N", type=int, default=1234, help="default: 1234")
     options = Options(**vars(parser.parse_args(argv)))
     check(parser, options)
     return options
 
 
-def make_parser(name: str, description: str, *, minutes: str) -> argparse.ArgumentParser:
+def make_parser(name: str, description: str, *, fast_help: str) -> argparse.ArgumentParser:
     """A parser of the options that all quickstarts have, but the seed.
 
     Args:
         name: of the script and of its output folder.
         description: for the help.
-        minutes: of a smoke run and of a whole one.
+        fast_help: what --fast does.
     """
     parser = argparse.ArgumentParser(
         prog=f"{name}.sh",
@@ -63,7 +63,7 @@ def make_parser(name: str, description: str, *, minutes: str) -> argparse.Argume
         "--output", metavar="DIR", type=_absolute, default=ROOT / "runs" / name,
         help=f"folder for models, logs and results (default: runs/{name} in the repository)",
     )  # fmt: skip
-    parser.add_argument("--fast", action="store_true", help=f"a smoke run of {minutes}")
+    parser.add_argument("--fast", action="store_true", help=fast_help)
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier run in the output folder")
     return parser
 

@@ -90,7 +90,7 @@ def assert_one_sentence(result: subprocess.CompletedProcess[str], *parts: str) -
         assert part in complaints[0]
 
 
-@pytest.mark.parametrize("script", ["setup_venv.sh", "test.sh", "quickstart.sh"])
+@pytest.mark.parametrize("script", ["setup_venv.sh", "test.sh", "quickstart.sh", "quickstart_apps.sh"])
 def test_missing_python_is_named_with_the_debian_command(machine: Machine, script: str) -> None:
     (machine.bin / "python3").unlink()
 
@@ -108,7 +108,7 @@ def test_chosen_python_that_does_not_work_is_named(machine: Machine) -> None:
     assert_one_sentence(machine.run("setup_venv.sh", PYTHON="/nowhere/python"), "PYTHON=/nowhere/python", "unset it")
 
 
-@pytest.mark.parametrize("script", ["setup_venv.sh", "test.sh", "quickstart.sh"])
+@pytest.mark.parametrize("script", ["setup_venv.sh", "test.sh", "quickstart.sh", "quickstart_apps.sh"])
 def test_missing_compiler_is_named_with_the_debian_command(machine: Machine, script: str) -> None:
     (machine.bin / "g++").unlink()
 
@@ -200,7 +200,7 @@ def test_changed_requirements_are_installed_again(machine: Machine, name: str) -
 
 
 def test_help_needs_no_environment(machine: Machine) -> None:
-    for script in ("setup_venv.sh", "test.sh", "quickstart.sh"):
+    for script in ("setup_venv.sh", "test.sh", "quickstart.sh", "quickstart_apps.sh"):
         result = machine.run(script, "--help")
         assert result.returncode == 0, result.stderr
         assert ".venv" in result.stdout
