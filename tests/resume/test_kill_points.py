@@ -12,6 +12,8 @@ from tests.resume.forks import Forks, numbers, weights
 from tests.resume.runs import STEPS, job
 
 KILLED = -9
+TOTAL = 36
+"""Steps of a run: more than there are places, of which not every one costs a step."""
 
 
 def points_of_a_step(places: tuple[str, ...]) -> list[tuple[str, int]]:
@@ -28,7 +30,7 @@ def points_of_a_step(places: tuple[str, ...]) -> list[tuple[str, int]]:
 def test_killed_at_every_place_one_after_the_other(
     step: str, forks: Forks, paths: dict[str, str], tmp_path: Path
 ) -> None:
-    steps = "--max_steps 30"
+    steps = f"--max_steps {TOTAL}"
     whole = forks.run(job(step, paths, tmp_path / "whole", steps))
     assert whole.status == 0, whole.text
     killed = tmp_path / "killed"
@@ -47,10 +49,10 @@ def test_killed_at_every_place_one_after_the_other(
         newest = list_states(killed / "state")[0][0]
         assert newest >= done, (place, count)
         done = newest
-    assert done < 30
+    assert done < TOTAL
     finished = forks.run(resumed)
     assert finished.status == 0, finished.text
     assert numbers(killed) == numbers(tmp_path / "whole")
     assert weights(killed) == weights(tmp_path / "whole")
     assert [path.name for path in killed.rglob(".tmp-*")] == []
-    assert [number for number, _ in list_states(killed / "state")] == [30, 29]
+    assert [number for number, _ in list_states(killed / "state")] == [TOTAL, TOTAL - 1]
