@@ -1,0 +1,142 @@
+"""Whatever a table holds: every row is used or counted by reason, and nothing but one sentence reaches the user."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dschat.data.phases import RowCounts, build_phase, collate_pairs, collate_prompts, collate_sft
+from dschat.data.splits import PHASES, grouped_parts, parse_proportions, permutation_parts
+from dschat.errors import UserError
+from tests.data.helpers import data_source
+from tests.fuzz.profiles import fuzzed
+from tests.toy_tokenizers import make_tokenizer
+
+WORDS = st.sampled_from(["", " ", "red", "red cat", "a longer text about a tree and a house", "é🙂", "\0", "\n"])
+CELLS = st.none() | WORDS | st.text(st.characters(codec="utf-8"), max_size=6)
+ROWS = st.lists(st.fixed_dictionaries({"prompt": CELLS, "chosen": CELLS, "rejected": CELLS}), min_size=1, max_size=12)
+ODD_CELLS = CELLS | st.integers() | st.floats() | st.booleans() | st.lists(st.text(max_size=3), max_size=2)
+ODD_ROWS = st.lists(
+    st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "other"]), ODD_CELLS, max_size=4),
+    min_size=1, max_size=8,
+)  # fmt: skip
+SEEDS = st.integers(0, 9)
+SPLITS = st.sampled_from(["2,4,4", "1,0,0", "0,1,0", "0,0,1", "1,1,1", "10,0.5,3"])
+
+
+def built(path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int = 24) -> tuple[Any, RowCounts] | None:
+    """The data of a step and what became of its training rows, None where the user was told why there is none."""
+    cache = path.parent / "cache"
+    shutil.rmtree(cache, ignore_errors=True)
+    source = data_source(path, cache_dir=cache, data_split=split, data_format="local/jsonfile", skip_bad_rows=skip)
+    try:
+        data = build_phase(source, phase=phase, tokenizer=make_tokenizer(), max_length=max_length)
+    except UserError as error:
+        assert "\n" not in str(error), str(error)
+        return None
+    for counts in (data.report.train, data.report.evaluation):
+        assert counts.rows == counts.kept + sum(counts.dropped().values())
+    assert len(data.train) == data.report.train.kept
+    assert len(data.evaluation) == data.report.evaluation.kept
+    return data, data.report.train
+
+
+def check_batches(data: Any, phase: Any) -> None:
+    """All rows in one batch: ids as they were, masks where they are."""
+    rows = [data.train[index] for index in range(len(data.train))]
+    match phase:
+        case "sft":
+            batch = collate_sft(rows, pad_token_id=0)
+            ids = [row["input_ids"] for row in rows]
+            assert ((batch.labels == -100) | (batch.labels == batch.input_ids)).all()
+        case "reward":
+            batch = collate_pairs(rows, pad_token_id=0)
+            ids = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
+        case _:
+            batch = collate_prompts(rows, pad_token_id=0)
+            ids = [row["input_ids"] for row in rows]
+            assert [record["prompt"] is not None for record in batch.records] == [True] * len(rows)
+    found = [row[mask.bool()].tolist() for row, mask in zip(batch.input_ids, batch.attention_mask, strict=True)]
+    assert found == ids
+
+
+@fuzzed(share=0.15)
+@given(ROWS, st.sampled_from(PHASES), SPLITS)
+def test_jsonl_rows_are_used_or_counted(tmp_path_factory: Any, rows: list[Any], phase: Any, split: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz" / "rows.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = built(path, phase, split, skip=len(rows))
+    if found:
+        check_batches(found[0], phase)
+
+
+@fuzzed(share=0.15)
+@given(ODD_ROWS, st.sampled_from(PHASES), st.sampled_from(["rows.jsonl", "rows.json"]))
+def test_odd_rows_are_used_or_counted(tmp_path_factory: Any, rows: list[Any], phase: Any, name: str) -> None:
+    folder = tmp_path_factory.getbasetemp() / "fuzz"
+    folder.mkdir(exist_ok=True)
+    path = folder / name
+    text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_text(text)
+    for skip in (0, len(rows)):
+        found = built(path, phase, "1,1,1", skip=skip)
+        if found:
+            check_batches(found[0], phase)
+
+
+@fuzzed(share=0.15)
+@given(ROWS, st.sampled_from(PHASES), SPLITS, st.none() | st.integers(4, 400))
+def test_parquet_rows_are_used_or_counted(
+    tmp_path_factory: Any, rows: list[Any], phase: Any, split: str, cut: int | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz" / "rows.parquet"
+    path.parent.mkdir(exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in rows[0]])), path)
+    if cut is not None:
+        path.write_bytes(path.read_bytes()[:cut])
+    found = built(path, phase, split)
+    if found:
+        assert cut is None or cut >= path.stat().st_size
+        check_batches(found[0], phase)
+
+
+@fuzzed(share=0.1)
+@given(st.binary(max_size=300), st.sampled_from(["rows.parquet", "rows.jsonl", "rows.json", "rows.csv"]))
+def test_files_of_anything(tmp_path_factory: Any, content: bytes, name: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "fuzz" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    built(path, "sft", "1,1,1")
+
+
+@fuzzed()
+@given(st.text(max_size=12) | st.lists(st.floats(), max_size=4).map(lambda parts: ",".join(map(str, parts))))
+def test_split_texts(text: str) -> None:
+    try:
+        proportions = parse_proportions(text)
+    except UserError as error:
+        assert "--data_split" in str(error)
+        return
+    parts = permutation_parts(17, proportions, seed=1)
+    assert sorted(index for part in parts for index in part) == list(range(17))
+
+
+@fuzzed()
+@given(
+    st.lists(st.text(max_size=2), max_size=20), st.lists(st.floats(0, 1e6), min_size=1, max_size=4), st.integers(0, 9)
+)
+def test_groups_are_never_torn(groups: list[str], proportions: list[float], seed: int) -> None:
+    if sum(proportions) == 0:
+        return
+    parts = grouped_parts(groups, proportions, seed)
+    assert sorted(index for part in parts for index in part) == list(range(len(groups)))
+    owners = [{groups[index] for index in part} for part in parts]
+    assert sum(map(len, owners)) == len(set(groups))
