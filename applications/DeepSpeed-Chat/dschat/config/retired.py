@@ -63,10 +63,10 @@ def reject_unknown_flags(remaining: list[str], known: list[str]) -> None:
     for name, value in _group(remaining):
         retired = RETIRED_FLAGS.get(name)
         if retired is None:
-            raise UserError(f"there is no flag --{name}{_suggestion(name, known)}; --help lists them all")
+            raise UserError(f"there is no flag --{_shown(name)}{_suggestion(name, known)}; --help lists them all")
         if value not in retired.harmless_values:
-            raise UserError(f"--{name} {value} cannot be used: {retired.advice}")
-        logger.info("--%s %s: %s", name, value, retired.advice)
+            raise UserError(f"--{name} {_shown(value)} cannot be used: {retired.advice}")
+        logger.info("--%s %s: %s", name, _shown(value), retired.advice)
 
 
 def _group(words: list[str]) -> list[tuple[str, str]]:
@@ -82,6 +82,11 @@ def _group(words: list[str]) -> list[tuple[str, str]]:
         else:
             raise UserError(f"{word!r} is not a flag; flags start with --")
     return [(name, value or "true") for name, value in pairs]
+
+
+def _shown(text: str) -> str:
+    """Text for a message of one line."""
+    return text if text.isprintable() else ascii(text)
 
 
 def _suggestion(name: str, known: list[str]) -> str:
