@@ -63,6 +63,13 @@ def run_job(
     return read_metrics(Path(str(config.output.output_dir)))
 
 
+def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Metrics lines without the times and rates, which differ between any two runs."""
+    return [
+        {name: value for name, value in line.items() if not name.endswith(("seconds", "per_second"))} for line in lines
+    ]
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of a run's metrics.jsonl."""
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, without_times
 
 ADAPTED = "--lora_dim 4 --lora_alpha 8 --only_optimize_lora --lora_learning_rate 1e-2"
 BOTH_ADAPTED = (
     "--actor_lora_dim 4 --critic_lora_dim 4 --lora_alpha 8 --only_optimize_lora --actor_lora_learning_rate 1e-2 "
     "--critic_lora_learning_rate 1e-2"
 )
-
-
-def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {name: value for name, value in line.items() if not name.endswith(("seconds", "per_second"))} for line in lines
-    ]
 
 
 @pytest.mark.parametrize(("family", "stage"), [("gemma", 2), ("gpt2", 3)])

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
 import random
-import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,6 +24,7 @@ from inference.journal import Journal, settings_path
 from tests.code_execution.graded_programs import BROKEN, HONEST, Case
 from tests.evaluation.helpers import read_rows, run_program
 from tests.inference.helpers import APPS_PROGRAM, apps_output, apps_words, make_models, write_problems
+from tests.inference.kills import kill_at
 
 KEYS = {"prompt", "response", "reward", "outcomes", "difficulty", "id", "sample", "ungraded"}
 # programs that the answer's text holds as they are: no Markdown, nothing before the code
@@ -134,20 +132,8 @@ def test_killed_twice_and_rerun_ends_byte_equal(models, tmp_path, caplog):
     common = ["--batch-size", 2, "--num-return-sequences", 2, "--max-tests", 1, "--max-new-tokens", 30]
     run_here(models, *common, "--output", whole)
     arguments = [*common, "--output", killed]
-    partial = killed.with_name("killed.jsonl.partial")
     moments = sorted(random.Random(time.time_ns()).sample(range(1, 14), 2))
-    for moment in moments:
-        # forked, so that the libraries need not load again; each child is killed for real
-        child = multiprocessing.get_context("fork").Process(target=run_here, args=(models, *arguments))
-        child.start()
-        end = time.monotonic() + 120
-        while lines_of(partial) <= moment and child.is_alive() and time.monotonic() < end:
-            time.sleep(0.0005)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-        assert not killed.exists() and lines_of(partial) > moment
-        partial.write_bytes(partial.read_bytes()[: -random.randint(1, 30)])  # a line that was torn
+    kill_at(moments, run_here, (models, *arguments), killed)
     caplog.set_level(logging.INFO)
     run_here(models, *arguments)
     assert killed.read_bytes() == whole.read_bytes(), moments
@@ -155,11 +141,6 @@ def test_killed_twice_and_rerun_ends_byte_equal(models, tmp_path, caplog):
     assert "finished already" in caplog.text
     with pytest.raises(UserError, match=r"test_time_limit 4\.0 instead of 3\.0"):
         run_here(models, *arguments, "--test-time-limit", 3)
-
-
-def lines_of(path: Path) -> int:
-    """Whole lines of a file, 0 where there is none."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 class FaultyPool(GradingPool):

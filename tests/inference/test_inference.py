@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
 import random
-import signal
 import time
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from inference.options import parse_options
 from inference.runner import run
 from tests.evaluation.helpers import read_rows, run_program
 from tests.inference.helpers import PROGRAM, default_output, make_models, words, write_posts
+from tests.inference.kills import kill_at
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +76,8 @@ def test_killed_three_times_and_rerun_ends_byte_equal(models, tmp_path, caplog):
     common = ["--batch-size", 2, "--max-new-tokens", 40]
     run_here(models, *common, "--output", whole)
     arguments = [*common, "--output", killed]
-    partial = killed.with_name("killed.jsonl.partial")
     moments = sorted(random.Random(time.time_ns()).sample(range(1, 20), 3))
-    for moment in moments:
-        # forked, so that the libraries need not load again; each child is killed for real
-        child = multiprocessing.get_context("fork").Process(target=run_here, args=(models, *arguments))
-        child.start()
-        end = time.monotonic() + 60
-        while lines_of(partial) <= moment and child.is_alive() and time.monotonic() < end:
-            time.sleep(0.0005)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert child.exitcode == -signal.SIGKILL
-        assert not killed.exists() and lines_of(partial) > moment
-        partial.write_bytes(partial.read_bytes()[: -random.randint(1, 30)])  # a line that was torn
+    kill_at(moments, run_here, (models, *arguments), killed)
     caplog.set_level(logging.INFO)
     run_here(models, *arguments)
     assert killed.read_bytes() == whole.read_bytes(), moments
@@ -99,11 +85,6 @@ def test_killed_three_times_and_rerun_ends_byte_equal(models, tmp_path, caplog):
     run_here(models, *arguments)
     assert "finished already" in caplog.text
     assert killed.stat().st_mtime_ns == before
-
-
-def lines_of(path: Path) -> int:
-    """Whole lines of a file, 0 where there is none."""
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 @pytest.mark.parametrize("pad", ["pad", "eos"])

@@ -15,7 +15,7 @@ from dschat.rlhf.constituency import Constituent
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_math import generalized_advantages
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 TOLERANCE = 2e-4  # relative, float32, five optimizer steps with sums in another order
 CONDITIONS = {
@@ -51,10 +51,6 @@ class LengthReward(RewardSource):
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory, process_group: torch.device) -> dict[str, str]:
     return make_folders(tmp_path_factory.mktemp("models"))
-
-
-def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
 
 
 @pytest.mark.parametrize("value_function", ["equal", "position"])

@@ -15,7 +15,7 @@ from dschat.rlhf import row_groups, scoring
 from dschat.rlhf.experience import Experience, real_columns
 from dschat.rlhf.reward_sources import learned_model
 from dschat.rlhf.row_groups import RowGroup, group_rows
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 
 def make_mask(seed: int, rows: int, prompt: int, response: int) -> Tensor:
@@ -95,8 +95,7 @@ def test_groups_and_trimming_change_no_metric(
     batches = "--per_device_training_batch_size 2 --gradient_accumulation_steps 4 --max_steps 3"
 
     def train(name: str) -> list[dict[str, Any]]:
-        lines = run_job(Job(step, ppo_arguments(paths, tmp_path / name, f"{batches} {flags}")))
-        return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
+        return without_times(run_job(Job(step, ppo_arguments(paths, tmp_path / name, f"{batches} {flags}"))))
 
     monkeypatch.setitem(row_groups.MAX_TOKENS, "cpu", 64)
     grouped = train("grouped")

@@ -10,7 +10,7 @@ import torch
 
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 STEPS = 4
 COMMON = (
@@ -44,10 +44,6 @@ def train(
     lines = run_job(job, **options)
     assert all(line["actor_loss"] is not None and line["critic_loss"] is not None for line in lines)
     return lines
-
-
-def without_times(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{k: v for k, v in line.items() if "second" not in k} for line in lines]
 
 
 def test_options_that_change_nothing_leave_the_run_as_it_is(

@@ -14,7 +14,7 @@ from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.plain_text import TextBlocks
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.runtime.metrics import WeightedMeans
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, write_text
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_text
 from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case
 
 COEFFICIENT = 0.7
@@ -91,7 +91,7 @@ def test_a_coefficient_of_zero_is_no_text_bit_for_bit(tmp_path: Path, process_gr
     text = f"--unsupervised_dataset_name {write_text(tmp_path)} --unsup_coef"
     for name, extra in {"none": "", "zero": f"{text} 0", "some": f"{text} 1"}.items():
         lines = run_job(Job("ppo", ppo_arguments(paths, tmp_path / name, f"--actor_zero_stage 2 {extra}")))
-        runs[name] = [{k: v for k, v in line.items() if not k.endswith(("seconds", "per_second"))} for line in lines]
+        runs[name] = without_times(lines)
     assert runs["none"] == runs["zero"]
     assert "unsupervised_loss" not in runs["zero"][0]
     losses = [line["unsupervised_loss"] for line in runs["some"]]
