@@ -28,6 +28,14 @@ def set_up_logging() -> None:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
+def quiet_transformers() -> None:
+    """Hide the progress bars and warnings of transformers, which is slow to import."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+
+
 def show(text: str) -> None:
     """Lines for the user on stdout, as they are."""
     Console(highlight=False).print(text, markup=False, soft_wrap=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dschat.errors import run_guarded
 from inference.apps_options import parse_apps_options
-from inference.console import set_up_logging, show
+from inference.console import quiet_transformers, set_up_logging, show
 
 
 def main() -> None:
@@ -18,12 +17,9 @@ def main() -> None:
     options = parse_apps_options(sys.argv[1:])
     set_up_logging()
     # slow to import: --help and mistakes answer before
-    from transformers.utils import logging as transformers_logging
-
     from inference.apps_runner import run
 
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    quiet_transformers()
     show(run(options))
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from dschat.errors import run_guarded
-from inference.console import set_up_logging, show
+from inference.console import quiet_transformers, set_up_logging, show
 from inference.options import parse_options
 
 
@@ -18,12 +17,9 @@ def main() -> None:
     options = parse_options(sys.argv[1:])
     set_up_logging()
     # slow to import: --help and mistakes answer before
-    from transformers.utils import logging as transformers_logging
-
     from inference.runner import run
 
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("transformers").setLevel(logging.ERROR)
+    quiet_transformers()
     show(run(options))
 
 

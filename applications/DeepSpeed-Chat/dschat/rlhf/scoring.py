@@ -179,13 +179,16 @@ def _measured_penalty(regularizer: Regularizer, positions: ScoredPositions) -> t
         # the caller stops the run on all ranks together; a regularizer would stop this one alone
         return Penalty(torch.full_like(positions.policy_log_probs, torch.nan)), PenaltyCost()
     device = log_probs.device
-    if device.type != "cuda":
-        started = now(device)
-        penalty = regularizer.penalty(positions)
-        return penalty, PenaltyCost(now(device) - started)
-    torch.cuda.reset_peak_memory_stats(device)
-    held = torch.cuda.memory_allocated(device)
+    held = _held_bytes(device)
     started = now(device)
     penalty = regularizer.penalty(positions)
     seconds = now(device) - started
-    return penalty, PenaltyCost(seconds, torch.cuda.max_memory_allocated(device) - held)
+    return penalty, PenaltyCost(seconds, None if held is None else torch.cuda.max_memory_allocated(device) - held)
+
+
+def _held_bytes(device: torch.device) -> int | None:
+    """Device memory in use, from where the account of the peak begins anew; None on a CPU."""
+    if device.type != "cuda":
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)

@@ -8,6 +8,7 @@ from torch import nn
 
 from dschat.code_execution.apps_tests import GradingRules
 from dschat.code_execution.pool import BATCH_SECONDS, GradingPool, SandboxChoice, default_workers
+from dschat.code_execution.records import MEBIBYTE
 from dschat.config.sections import LearnedRewardConfig, UnitTestRewardConfig
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
@@ -18,8 +19,6 @@ from dschat.rlhf.reward_sources.weighted_sum import WeightedSum
 __all__ = ["RewardSource", "SequenceScores", "build_reward_source", "check_reward_source", "open_grading_pool"]
 
 logger = logging.getLogger(__name__)
-
-_MEBIBYTE = 2**20
 
 
 def check_reward_source(config: LearnedRewardConfig | UnitTestRewardConfig) -> None:
@@ -59,7 +58,7 @@ def open_grading_pool(config: UnitTestRewardConfig, *, batch_seconds: float = BA
     """
     rules = GradingRules(
         time_limit=config.test_time_limit,
-        memory_limit=config.test_memory_limit_mb * _MEBIBYTE,
+        memory_limit=config.test_memory_limit_mb * MEBIBYTE,
         max_tests=config.max_tests,
         comparison=config.apps_compare,
         reward_shape=config.reward_shape,
