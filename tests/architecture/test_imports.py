@@ -19,7 +19,7 @@ ALLOWED = {
     "code_execution": set(),
     "config": set(),
     "optimal_transport": set(),
-    "data": {"config"},
+    "data": {"config", "code_execution"},
     "models": {"config"},
     "runtime": {"config", "models.lora"},
     "supervised": {"config", "data", "models", "runtime", "preparation"},

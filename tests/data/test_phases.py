@@ -215,6 +215,22 @@ def test_apps_problems_stay_in_one_step_and_sft_sees_every_solution(tmp_path):
     assert json.loads(ppo.train[0]["record"])["input_output"]["inputs"] == ["1 2\n"]
 
 
+def test_ppo_on_tests_leaves_out_and_counts_problems_without_any(tmp_path):
+    broken = ["", "{}", '{"inputs": []', json.dumps({"inputs": ["1"], "outputs": []}), json.dumps({"inputs": ["1"]})]
+    tests = [json.dumps({"inputs": ["1"], "outputs": ["2"]}), *broken]
+    rows = [apps(question=f"Problem {number}.", input_output=text) for number, text in enumerate(tests * 2)]
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows)
+    write_jsonl(tmp_path / "data" / "test.jsonl", rows[:2])
+    source = data_source(tmp_path / "data", cache_dir=tmp_path / "cache", data_split="0,0,1")
+    assert len(build(source, "ppo").train) == 12
+    data = build(replace(source, needs_tests=True), "ppo")
+    assert sorted(text.split("\n")[1] for text in texts(data.train)) == ["Problem 0.", "Problem 6."]
+    assert data.report.summary() == (
+        "Data for ppo: 2 of 12 training rows are used (left out: 10 without usable tests); 1 of 2 evaluation rows are "
+        "used (left out: 1 without usable tests)."
+    )
+
+
 def test_report_counts_every_row_and_says_so(tmp_path):
     rows = [
         {"prompt": "Human: a? Assistant:", "chosen": "yes", "rejected": "no"},

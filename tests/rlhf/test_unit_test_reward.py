@@ -18,7 +18,7 @@ from dschat.code_execution.pool import Grading, Job, ungraded
 from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
-from dschat.errors import UserError
+from dschat.errors import TrainingFault, UserError
 from dschat.models.reward_model import has_head
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
@@ -125,6 +125,17 @@ def test_work_begun_is_not_begun_again() -> None:
 def test_a_rollout_without_a_usable_answer_has_no_score() -> None:
     empty = rollout().without(torch.ones(5, dtype=torch.bool))
     assert values(UnitTestReward(FakePool()).score(empty).values) == [None] * 5
+
+
+def test_a_run_of_which_nothing_can_be_graded_any_more_is_given_up() -> None:
+    source = UnitTestReward(FakePool())
+    lost, mixed = rollout(("lost",) * 5), rollout()
+    nobody = mixed.without(torch.ones(5, dtype=torch.bool))
+    # two of them are tolerated again and again; a batch without answers says nothing
+    for batch in (lost, lost, mixed, lost, nobody, lost):
+        source.score(batch)
+    with pytest.raises(TrainingFault, match=r"no answer of the last 3 rollout batches could be graded \(no sandbox\)"):
+        source.score(lost)
 
 
 def test_a_record_without_tests_is_not_graded() -> None:

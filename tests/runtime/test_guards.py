@@ -25,6 +25,12 @@ def meet(rank: int, folder: str) -> None:
         raise_together(UserError("seven scores for eight answers") if rank == 1 else None, CPU)
     except UserError as error:
         lines.append(str(error))
+    for kinds in ((None, TrainingFault), (TrainingFault, UserError)):
+        kind = kinds[rank]
+        try:
+            raise_together(kind and kind(f"met on rank {rank}"), CPU)
+        except (TrainingFault, UserError) as error:
+            lines.append(f"{type(error).__name__} {error}")
     try:
         check_finite({"losses": torch.tensor([1.0, torch.nan if rank == 1 else 0.0])}, step=3)
     except TrainingFault as error:
@@ -36,8 +42,9 @@ def meet(rank: int, folder: str) -> None:
 def test_all_ranks_stop_with_the_sentence_of_the_one_that_failed(tmp_path: Path) -> None:
     mp.spawn(meet, (str(tmp_path),), nprocs=2)
     for rank in range(2):
-        mistake, fault = (tmp_path / f"rank{rank}").read_text().splitlines()
+        mistake, *kinds, fault = (tmp_path / f"rank{rank}").read_text().splitlines()
         assert mistake == "seven scores for eight answers"
+        assert kinds == ["TrainingFault met on rank 1", "UserError met on rank 1"]
         assert fault.startswith("the losses became NaN or infinite at step 3 on rank 1;")
 
 

@@ -57,6 +57,7 @@ def prepare(
     output: OutputConfig,
     resume: str = NEVER,
     sft_data: SFTDataConfig | None = None,
+    needs_tests: bool = False,
 ) -> Prepared:
     """Check the model folder, join the ranks, and tokenise this step's share of the data; no weights are read.
 
@@ -68,6 +69,7 @@ def prepare(
         length_flags: the flags that decide `row_length`, for messages.
         data, runtime, output, sft_data: sections of the settings.
         resume: --resume, which decides whether the folder may hold a run.
+        needs_tests: whether rows without tests that can be run are left out.
     """
     set_up_logging()
     checked = check_model_path(model_flag, model_path)
@@ -83,7 +85,7 @@ def prepare(
     if runtime.local_rank >= 0:
         follow_launcher()
     folder = output_folder(output, resume)
-    source = data_source(data, folder, seed=runtime.seed, sft_data=sft_data)
+    source = data_source(data, folder, seed=runtime.seed, sft_data=sft_data, needs_tests=needs_tests)
     with main_process_first():
         phase_data = build_phase(source, phase=phase, tokenizer=tokenizer, max_length=max_length)
     logger.info("%s", phase_data.report.summary())
@@ -156,7 +158,9 @@ def tensorboard_folder(output: OutputConfig, folder: Path) -> Path | None:
     return Path(output.tensorboard_path) if output.tensorboard_path else folder / "tensorboard"
 
 
-def data_source(data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataConfig | None = None) -> DataSource:
+def data_source(
+    data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataConfig | None = None, needs_tests: bool = False
+) -> DataSource:
     """The data settings as the data package takes them; caches lie in the run's folder unless told otherwise."""
     token = data.end_of_conversation_token
     return DataSource(
@@ -170,6 +174,7 @@ def data_source(data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataC
         cache_dir=cache_folder(data, folder),
         end_of_conversation=None if token == SENTINEL_NONE else token,
         skip_bad_rows=data.skip_bad_rows,
+        needs_tests=needs_tests,
         loss_on_prompt=sft_data.loss_on_prompt if sft_data else False,
     )
 

@@ -28,6 +28,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from dschat.code_execution.apps_tests import UnusableTests, read_tests
 from dschat.data.base import RawDataset, Row, wrapped
 from dschat.data.cache import content_key
 from dschat.data.sources import Source
@@ -102,6 +103,14 @@ class Apps(RawDataset):
             "starter_code": row.get("starter_code") or "",
             "difficulty": row.get("difficulty") or "",
         }
+
+    def has_tests(self, row: Row) -> bool:
+        """Whether the problem's tests can be run; some of the published problems have none."""
+        try:
+            read_tests(_json_object(row["input_output"]))
+        except UnusableTests:
+            return False
+        return True
 
     def group(self, row: Row) -> str:
         """The problem."""

@@ -177,6 +177,10 @@ class RawDataset:
         known = all(column.split(".")[0].removesuffix("[]") in row for column in self.chosen_columns)
         return {"prompt": self.prompt(row), "chosen": self.chosen(row) if known else None}
 
+    def has_tests(self, row: Row) -> bool:
+        """Whether an answer to the row can be run on tests; False where the dataset has none."""
+        return False
+
     def group(self, row: Row) -> str:
         """Identity of the post or problem that a row is about; the prompt's text unless the dataset has better."""
         return self.prompt(row) or ""

@@ -81,6 +81,8 @@ class DataSource:
     """What the prompts of programming problems say; see `dschat.data.apps`."""
     skip_bad_rows: int = 0
     """Rows of each dataset's JSON files that may be left out because they cannot be read."""
+    needs_tests: bool = False
+    """Whether PPO leaves out rows without tests that can be run."""
     loss_on_prompt: bool = False
     """Whether the SFT loss covers prompts too; a matter of `collate_sft`, not of the cached data."""
 
@@ -102,6 +104,8 @@ class RowCounts:
     empty_prompts: int = 0
     empty_responses: int = 0
     """Rows without the chosen (in the reward step: or the rejected) answer."""
+    without_tests: int = 0
+    """PPO rows whose problem has no tests that can be run, where they are needed."""
     equal_pairs: int = 0
     """Pairs of which both answers are the same tokens."""
     too_long: int = 0
@@ -113,6 +117,7 @@ class RowCounts:
             "unreadable": self.unreadable,
             "without a prompt": self.empty_prompts,
             "without a response": self.empty_responses,
+            "without usable tests": self.without_tests,
             "with two equal responses": self.equal_pairs,
             "too long to shorten": self.too_long,
         }
@@ -186,6 +191,7 @@ def build_phase(source: DataSource, *, phase: Phase, tokenizer: PreTrainedTokeni
             "split_by": source.split_by,
             "seed": source.seed,
             "skip_bad_rows": source.skip_bad_rows,
+            "needs_tests": source.needs_tests,
             "encoder": encoder.fingerprint(),
         }
     )
@@ -239,7 +245,9 @@ def _write(
             chosen = _rows_of_phase(raw, rows, phase, split, source)
             if len(chosen) == 0 and name == "evaluation":
                 chosen = rows
-            tokenised[name].append(_tokenise(raw, chosen, phase, encoder, tallies[name], expand=expand))
+            tokenised[name].append(
+                _tokenise(raw, chosen, phase, encoder, tallies[name], expand=expand, needs_tests=source.needs_tests)
+            )
     labels = ", ".join(raw.label for raw, _ in parts)
     _check_kept(tallies["train"], tallies["evaluation"], phase, encoder.max_length, source.data_split, labels)
     report = {}
@@ -264,13 +272,21 @@ def _rows_of_phase(raw: RawDataset, rows: Dataset, phase: Phase, split: str, sou
 
 
 def _tokenise(
-    raw: RawDataset, rows: Dataset, phase: Phase, encoder: TextEncoder, tally: Tally, *, expand: bool
+    raw: RawDataset,
+    rows: Dataset,
+    phase: Phase,
+    encoder: TextEncoder,
+    tally: Tally,
+    *,
+    expand: bool,
+    needs_tests: bool,
 ) -> Dataset:
     """Token ids of rows, as Arrow, some rows at a time so that Python lists stay few."""
     pieces = []
     samples: list[Sample] = []
     for row in rows:
-        samples.extend(_sample(raw, each, phase) for each in (raw.expand(row, phase) if expand else [row]))
+        found = raw.expand(row, phase) if expand else [row]
+        samples.extend(_sample(raw, each, phase, needs_tests=needs_tests) for each in found)
         if len(samples) >= _ROWS_AT_ONCE:
             pieces.append(_encoded(samples, phase, encoder, tally))
             samples = []
@@ -284,7 +300,7 @@ def _encoded(samples: Sequence[Sample], phase: Phase, encoder: TextEncoder, tall
     return Dataset.from_dict(columns, features=_FEATURES[phase])
 
 
-def _sample(raw: RawDataset, row: Mapping[str, Any], phase: Phase) -> Sample:
+def _sample(raw: RawDataset, row: Mapping[str, Any], phase: Phase, *, needs_tests: bool) -> Sample:
     """The texts of a row that a step needs; columns of other steps are not touched, they may not exist."""
     prompt = raw.prompt(row)
     return Sample(
@@ -293,6 +309,7 @@ def _sample(raw: RawDataset, row: Mapping[str, Any], phase: Phase) -> Sample:
         rejected=raw.rejected(row) if phase == "reward" else None,
         cue=raw.cue(prompt) if prompt else "",
         record=json.dumps(raw.record(row), default=str) if phase == "ppo" else "{}",
+        lacks_tests=needs_tests and not raw.has_tests(row),
     )
 
 
@@ -300,6 +317,11 @@ def _check_kept(train: Tally, evaluation: Tally, phase: Phase, max_length: int, 
     """Refuse data of which nothing is left, and prompts that all had to be cut."""
     if train["rows"] == 0:
         raise UserError(f'--data_split "{split}" leaves no row of {labels} for {phase}; give its part more or add rows')
+    if train["without_tests"] == train["rows"]:
+        raise UserError(
+            f"--data_path {labels} holds no problems with tests; pass codeparrot/apps, tiny-apps, or your own data "
+            "with the columns of APPS"
+        )
     prompts = train["kept"] + train["too_long"]
     if phase == "ppo" and prompts and train["shortened_prompts"] + train["too_long"] == prompts:
         raise UserError(

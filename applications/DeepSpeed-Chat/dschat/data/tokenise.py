@@ -22,7 +22,7 @@ from dschat.errors import UserError
 
 Count = Literal[
     *("rows", "kept", "shortened_prompts", "longest_prompt"),
-    *("unreadable", "empty_prompts", "empty_responses", "equal_pairs", "too_long"),
+    *("unreadable", "empty_prompts", "empty_responses", "without_tests", "equal_pairs", "too_long"),
 ]
 Tally = Counter[Count]
 
@@ -38,6 +38,8 @@ class Sample:
     """End of the prompt that must not be cut."""
     record: str = "{}"
     """JSON of the dataset's record, for PPO."""
+    lacks_tests: bool = False
+    """Whether tests are needed and there are none."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class TextEncoder:
             sft: {"input_ids", "prompt_length"}; reward: {"chosen_ids", "rejected_ids", "prompt_length"};
             ppo: {"input_ids", "record"}. Ids are lists of at most max_length ints.
         """
-        usable = [sample for sample in samples if not self._without_text(sample, phase, tally)]
+        usable = [sample for sample in samples if not self._lacks_something(sample, phase, tally)]
         prompts = self._bodies([sample.prompt for sample in usable])
         chosen = self._answers([sample.chosen for sample in usable]) if phase != "ppo" else [[]] * len(usable)
         rejected = self._answers([sample.rejected for sample in usable]) if phase == "reward" else chosen
@@ -106,8 +108,8 @@ class TextEncoder:
                 yield {"chosen_ids": prompt + better, "rejected_ids": prompt + worse, "prompt_length": len(prompt)}
 
     @staticmethod
-    def _without_text(sample: Sample, phase: Phase, tally: Tally) -> bool:
-        """Count the row, and say whether a text that the step needs is missing or blank."""
+    def _lacks_something(sample: Sample, phase: Phase, tally: Tally) -> bool:
+        """Count the row, and say whether a text that the step needs is missing or blank, or its tests."""
         tally["rows"] += 1
         if not (sample.prompt or "").strip():
             tally["empty_prompts"] += 1
@@ -116,7 +118,8 @@ class TextEncoder:
         if not all((text or "").strip() for text in needed):
             tally["empty_responses"] += 1
             return True
-        return False
+        tally["without_tests"] += sample.lacks_tests
+        return sample.lacks_tests
 
     def _fitted(self, sample: Sample, body: list[int], *, room: int) -> list[int] | None:
         """Prefix and prompt in at most `room` tokens, None if not even the cue fits."""

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
-from dschat.errors import UserError
+from dschat.errors import TrainingFault, UserError
 from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.experience import Experience, Rollout, concatenate
@@ -201,7 +201,7 @@ class DeepSpeedPPOTrainer:
         failure = None
         try:
             verdict = self._reward_source.score(rollout)
-        except UserError as error:
+        except (UserError, TrainingFault) as error:
             failure = error
         raise_together(failure, self._device)
         return replace(verdict, values=verdict.values.to(self._device, torch.float32))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -18,7 +17,6 @@ from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
-from dschat.errors import UserError
 from dschat.models.causal_lm import check_context
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
@@ -332,22 +330,13 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
         runtime=config.runtime,
         output=config.output,
         resume=config.saving.resume,
+        needs_tests=not config.has_reward_checkpoint,
     )
     if config.has_reward_checkpoint:
         return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
-    _check_has_tests(config, prepared)
     head = "its score head" if has_head(critic) else "a new score head"
     logger.info("scores come from unit tests, without a reward model; the critic starts from %s with %s", critic, head)
     return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=True)
-
-
-def _check_has_tests(config: PPOConfig, prepared: Prepared) -> None:
-    """Refuse data whose first row is no programming problem."""
-    if not isinstance(json.loads(prepared.data.train[0]["record"]).get("input_output"), dict):
-        raise UserError(
-            f"--data_path {' '.join(config.data.data_path)} holds no problems with tests; pass codeparrot/apps, "
-            "tiny-apps, or your own data with the columns of APPS"
-        )
 
 
 def _critic_path(config: PPOConfig, actor: str) -> str:

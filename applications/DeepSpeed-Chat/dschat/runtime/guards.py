@@ -127,13 +127,15 @@ def _broken(model: nn.Module) -> list[str]:
     return [name for name, part in parts if not bool(torch.isfinite(part.detach()).all())]
 
 
-def raise_together(error: UserError | None, device: torch.device) -> None:
-    """Raise on all ranks the UserError that any rank met, so that nobody waits for the others; all ranks call it.
+def raise_together(error: UserError | TrainingFault | None, device: torch.device) -> None:
+    """Raise on all ranks the error that any rank met, so that nobody waits for the others; all ranks call it.
 
     Args:
-        error: what this rank met, or None.
+        error: what this rank met, or None; where ranks met both kinds, all raise a UserError.
         device: where this rank computes.
     """
-    failed = torch.tensor(int(error is not None), device=device)
-    if reduce_max(failed).item():
-        raise UserError(union([] if error is None else [str(error)])[0]) from error
+    kinds = (TrainingFault, UserError)
+    mine = next((number for number, kind in enumerate(kinds, start=1) if isinstance(error, kind)), 0)
+    worst = int(reduce_max(torch.tensor(mine, device=device)))
+    if worst:
+        raise kinds[worst - 1](union([str(error)] if mine == worst else [])[0]) from error

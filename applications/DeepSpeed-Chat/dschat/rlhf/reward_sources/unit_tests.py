@@ -14,10 +14,14 @@ from torch import Tensor
 from dschat.code_execution.answers import extract_program
 from dschat.code_execution.apps_tests import Outcome, TestReport
 from dschat.code_execution.pool import Grading, GradingPool
+from dschat.errors import TrainingFault
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 
 logger = logging.getLogger(__name__)
+
+MAX_FAILED_BATCHES = 3
+"""Rollout batches in a row of which the sandbox graded nothing, after which the run is given up."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class UnitTestReward(RewardSource):
         """
         self._pool = pool
         self._begun: _Begun | None = None
+        self._failed_batches = 0
+        """In a row. Not saved: a run that goes on starts a sandbox of its own."""
 
     def begin(self, rollout: Rollout) -> None:
         """Hand the usable answers, each with its own record's tests, to the pool."""
@@ -50,7 +56,11 @@ class UnitTestReward(RewardSource):
         self._begun = _Begun(rollout, rows, self._pool.submit(jobs))
 
     def score(self, rollout: Rollout) -> SequenceScores:
-        """Scores [B] float32, NaN in unusable rows and where grading failed."""
+        """Scores [B] float32, NaN in unusable rows and where grading failed.
+
+        Raises:
+            TrainingFault: nothing could be graded, `MAX_FAILED_BATCHES` times in a row.
+        """
         if self._begun is None or self._begun.rollout is not rollout:
             self.begin(rollout)
         begun, self._begun = self._begun, None
@@ -59,6 +69,7 @@ class UnitTestReward(RewardSource):
         reports = begun.grading.results()
         wait_seconds = time.perf_counter() - started
         _warn_of_ungraded(reports)
+        self._stop_without_grades(reports)
         spread = _Spread(begun.rows, len(rollout.records), rollout.response_mask.device)
         cached = begun.grading.cached
         metrics = {
@@ -82,6 +93,17 @@ class UnitTestReward(RewardSource):
     def close(self) -> None:
         """End the grading processes."""
         self._pool.close()
+
+    def _stop_without_grades(self, reports: Sequence[TestReport]) -> None:
+        """Count the batches of which nothing was graded; one without any answer says nothing."""
+        if reports:
+            self._failed_batches = self._failed_batches + 1 if all(report.ungraded for report in reports) else 0
+        if self._failed_batches >= MAX_FAILED_BATCHES:
+            raise TrainingFault(
+                f"no answer of the last {self._failed_batches} rollout batches could be graded "
+                f"({reports[0].ungraded}); free memory and cores or choose another --code_sandbox, then go on with "
+                "--resume auto"
+            )
 
 
 @dataclass(frozen=True)
