@@ -46,7 +46,9 @@ def test_there_are_problems_of_every_kind(rows: list[dict[str, Any]]) -> None:
 def test_every_solution_passes_every_test(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         tests = json.loads(row["input_output"])
-        solution = json.loads(row["solutions"])[0]
+        solution, explained = json.loads(row["solutions"])
+        assert explained.endswith(solution)
+        assert all(line.startswith("# ") for line in explained.removesuffix(solution).splitlines())
         assert len(tests["inputs"]) == len(tests["outputs"]) == NUM_TESTS
         for given, expected in zip(tests["inputs"], tests["outputs"], strict=True):
             if "fn_name" in tests:

@@ -2,7 +2,9 @@
 
 Each problem becomes two rows: one asks for a function, the other for a program that reads
 standard input. Expected outputs are computed by the problem's solution, which must first give the result that was
-worked out by hand. The example in the statement is not among the tests.
+worked out by hand. The example in the statement is not among the tests. Every problem has two solutions, of which the
+second thinks aloud in a comment first: with a tight limit on an answer's length that habit, learned by imitation, costs
+the program, which is what reinforcement learning can find out.
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ NUM_NUMBERS = (4, 8)
 """Shortest and longest list of numbers in a test."""
 NUM_WORDS = (2, 5)
 """Shortest and longest line."""
+THINKING = "# So look at what is given, think of what is asked for, and then write it down in a line or two.\n"
+"""In every second solution, as people do: whoever imitates them spends words before coming to the point."""
 
 _WORDS = (
     "apple area assess banana bookkeeper bottle butter cherry coffee cotton cup dinner dragon eagle ear egg forest "
@@ -112,7 +116,7 @@ def _call_row(problem: Problem, arguments: Sequence[tuple[Any, ...]], results: S
     tests = {"fn_name": problem.name, "inputs": [list(values) for values in arguments], "outputs": list(results)}
     return {
         "question": f"Write a function {signature} that returns {problem.answer}.\nExample: {example}",
-        "solutions": json.dumps([_function(problem)]),
+        "solutions": json.dumps(_solutions(problem, _function(problem))),
         "input_output": json.dumps(tests),
         "starter_code": f"def {signature}:\n",
     }
@@ -129,10 +133,15 @@ def _script_row(problem: Problem, arguments: Sequence[tuple[Any, ...]], results:
     return {
         "question": f"Read {_described(names)} and print {problem.answer}.\n"
         f"Example: for\n{_input_text(names, values)}print\n{_printed(result)}",
-        "solutions": json.dumps([_script(problem, names, prints_list=isinstance(result, list))]),
+        "solutions": json.dumps(_solutions(problem, _script(problem, names, prints_list=isinstance(result, list)))),
         "input_output": json.dumps(tests),
         "starter_code": "",
     }
+
+
+def _solutions(problem: Problem, solution: str) -> list[str]:
+    """The solution, and the same one after a comment that thinks aloud."""
+    return [solution, f"# We are asked for {problem.answer}.\n{THINKING}{solution}"]
 
 
 def _function(problem: Problem) -> str:
