@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
@@ -51,6 +52,9 @@ def test_training_goes_on_unharmed_after_a_save(tmp_path: Path, process_group: t
     assert not (tmp_path / "unsaved/step-3").exists()
     assert len(runs["saved"]) == 6
     assert without_times(runs["saved"]) == without_times(runs["unsaved"])
+    for role in ("actor", "critic"):
+        ours, theirs = (load_file(tmp_path / run / role / "model.safetensors") for run in runs)
+        assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
     # the adapter still learns after the save
     assert runs["saved"][5]["log_ratio"] != runs["saved"][3]["log_ratio"]
     steps = [AutoModelForCausalLM.from_pretrained(tmp_path / f"saved/step-{n}/actor") for n in (3, 6)]
