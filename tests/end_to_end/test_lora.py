@@ -21,7 +21,7 @@ BOTH_ADAPTED = (
 )
 
 
-@pytest.mark.parametrize(("family", "stage"), [("gemma", 2), ("gpt2", 3)])
+@pytest.mark.parametrize(("family", "stage"), [("llama", 1), ("gemma", 2), ("gpt2", 3)])
 def test_adapted_steps_run_on_each_others_folders(
     family: str, stage: int, tmp_path: Path, process_group: torch.device
 ) -> None:
