@@ -168,7 +168,8 @@ def main(words: Sequence[str]) -> None:
         sys.stdout.write("\n" + json.dumps(asdict(measure(options))) + "\n")
         return
     found = {variant: measure_apart(variant, words) for variant in VARIANTS}
-    show(found, Console())
+    console = Console()
+    show(found, console if console.is_terminal else Console(width=120))
     if options.output:
         options.output.write_text(json.dumps({name: asdict(memory) for name, memory in found.items()}, indent=1))
 

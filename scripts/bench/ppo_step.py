@@ -133,8 +133,14 @@ def step_config(options: argparse.Namespace, models: Path, name: str, flags: Map
     return parse_ppo_config(words, regularizer=SECTIONS.get(name, WassersteinConfig))
 
 
-def build(configs: Mapping[str, PPOConfig], models: Path) -> Bench:
-    """Load the models once and put a trainer for each regularizer on them."""
+def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = False) -> Bench:
+    """Load the models once and put a trainer for each regularizer on them.
+
+    Args:
+        configs: settings by name; models and batches are those of the first.
+        models: folder with sft/ and reward/.
+        never_end: no token ends an answer: all have --max_answer_seq_len tokens.
+    """
     from dschat.models.tokenizer import load_tokenizer
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
@@ -150,7 +156,8 @@ def build(configs: Mapping[str, PPOConfig], models: Path) -> Bench:
     first = next(iter(configs.values()))
     paths = ModelPaths(actor=str(models / "sft"), critic=str(models / "reward"))
     engine = DeepSpeedRLHFEngine(first, paths, tokenizer, total_updates=10**6, device=device)
-    tokens = AnswerTokens((int(tokenizer.eos_token_id),), int(tokenizer.pad_token_id), len(tokenizer))
+    stop = () if never_end else (int(tokenizer.eos_token_id),)
+    tokens = AnswerTokens(stop, int(tokenizer.pad_token_id), len(tokenizer))
     trainers, seconds = {}, {}
     for name, config in configs.items():
         started = time.perf_counter()

@@ -35,6 +35,19 @@ REGULARIZERS = {
 }
 
 
+# A controller that starts too low and one that starts too high, the target, and the steps of one swing around it.
+CONTROLLED = {
+    "rkl": ("ppo", "--max_steps 50 --kl_ctl 0.2 --penalty_target 1.0 --penalty_horizon 64", 1.0, 15),
+    "wasserstein": (
+        "wpr",
+        "--max_steps 70 --kl_ctl 2 --penalty_target 0.5 --penalty_horizon 64 --transport capped --debias "
+        "--epsilon 0.3 --top_k 16 --cost_dim 32",
+        0.5,
+        30,
+    ),
+}
+
+
 class LetterReward(RewardSource):
     """How often one letter occurs."""
 
@@ -55,3 +68,17 @@ def test_mean_count_at_least_doubles(name: str, paths: dict[str, str], tmp_path:
     first, last = sum(rewards[:3]) / 3, sum(rewards[-3:]) / 3
     assert first > 0
     assert last >= 2 * first
+
+
+@pytest.mark.parametrize("name", CONTROLLED)
+def test_the_adaptive_coefficient_keeps_the_penalty_at_its_target(
+    name: str, paths: dict[str, str], tmp_path: Path
+) -> None:
+    step, flags, target, swing = CONTROLLED[name]
+    job = Job(step, ppo_arguments(paths, tmp_path, f"{LEARNING} --actor_learning_rate 5e-3 {flags}"))
+    lines = run_job(job, reward_source=LetterReward())
+    penalties = [line["penalty"] for line in lines]
+    assert sum(penalties[-swing:]) / swing == pytest.approx(target, rel=0.4)
+    # without it this reward drives the policy far beyond
+    assert max(penalties) > 1.5 * target
+    assert lines[-1]["reward"] > 1.5 * lines[0]["reward"]

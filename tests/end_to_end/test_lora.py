@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from dschat.rlhf import training_loop
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
+from dschat.supervised import setup
 from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, without_times
 
 ADAPTED = "--lora_dim 4 --lora_alpha 8 --only_optimize_lora --lora_learning_rate 1e-2"
@@ -18,7 +21,7 @@ BOTH_ADAPTED = (
 )
 
 
-@pytest.mark.parametrize(("family", "stage"), [("gemma", 2), ("gpt2", 3)])
+@pytest.mark.parametrize(("family", "stage"), [("llama", 1), ("gemma", 2), ("gpt2", 3)])
 def test_adapted_steps_run_on_each_others_folders(
     family: str, stage: int, tmp_path: Path, process_group: torch.device
 ) -> None:
@@ -51,6 +54,9 @@ def test_training_goes_on_unharmed_after_a_save(tmp_path: Path, process_group: t
     assert not (tmp_path / "unsaved/step-3").exists()
     assert len(runs["saved"]) == 6
     assert without_times(runs["saved"]) == without_times(runs["unsaved"])
+    for role in ("actor", "critic"):
+        ours, theirs = (load_file(tmp_path / run / role / "model.safetensors") for run in runs)
+        assert all(torch.equal(weight, theirs[name]) for name, weight in ours.items())
     # the adapter still learns after the save
     assert runs["saved"][5]["log_ratio"] != runs["saved"][3]["log_ratio"]
     steps = [AutoModelForCausalLM.from_pretrained(tmp_path / f"saved/step-{n}/actor") for n in (3, 6)]
@@ -87,3 +93,22 @@ def test_beside_other_trained_weights_the_reference_is_a_model_of_its_own(
     for name in ("embed_tokens", "layers.1.mlp.up_proj", "layers.1.self_attn.q_proj"):
         ours, theirs = (model.get_parameter(f"model.{name}.weight") for model in (actor, start))
         assert not torch.equal(ours, theirs)
+
+
+def test_steps_train_beside_weights_in_four_bits(
+    tmp_path: Path, process_group: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modules = pytest.importorskip("bitsandbytes").nn.modules
+    monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)  # its layout for CPUs needs wider layers than ours
+    for module in (setup, training_loop):
+        monkeypatch.setattr(module, "check_adapter", lambda *_: None)  # refuses 4 bits where there is no GPU
+    paths = make_folders(tmp_path)
+    words = supervised_arguments(paths, "sft", tmp_path / "1", f"--dtype bf16 --zero_stage 2 --quantize 4bit {ADAPTED}")
+    lines = run_job(Job("sft", words))
+    assert lines[-1]["eval_loss"] < lines[0]["eval_loss"]
+    extra = f"--dtype bf16 --actor_zero_stage 1 --actor_quantize 4bit --critic_quantize 4bit {BOTH_ADAPTED}"
+    lines = run_job(Job("ppo", ppo_arguments(paths | {"sft": str(tmp_path / "1")}, tmp_path / "3", extra)))
+    # the reference is the actor without its adapter, in 4 bits too
+    assert lines[0]["log_ratio"] == 0.0
+    assert lines[-1]["log_ratio"] != 0.0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "3/actor").dtype == torch.bfloat16

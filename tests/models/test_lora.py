@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
@@ -158,6 +159,41 @@ def test_a_saved_folder_computes_what_the_adapted_model_does(
     again = PeftModel.from_pretrained(base, tmp_path / "saved/adapter", autocast_adapter_dtype=False).eval()
     assert torch.equal(logits(again), logits(model))
     torch.testing.assert_close(logits(again.merge_and_unload()), logits(plain), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_merged_weight_is_the_sum_rounded_once(family: str, tmp_path: Path) -> None:
+    make_causal_lm(family, vocab_size=VOCABULARY).save_pretrained(tmp_path / "base")
+    model = load(tmp_path / "base", torch.bfloat16)
+    names = adapted_layers(model, settings())
+    add_adapter(model, settings(), seed=0)
+    train_a_little(model)
+    own = weights(model)
+    save_weights(model, own, tmp_path / "saved")
+    merged = load_file(tmp_path / "saved/model.safetensors")
+    for name in names:
+        base, down, up = (
+            own[f"{name}.{part}.weight"].double() for part in ("base_layer", "lora_A.default", "lora_B.default")
+        )
+        product = 2.0 * up @ down  # alpha / rank = 8 / 4
+        exact = base + (product.T if family == "gpt2" else product)
+        # half a unit in the last of bf16's 8 bits; the product is summed in float32
+        assert ((merged[f"{name}.weight"].double() - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all()
+
+
+def test_a_merged_model_errs_like_any_model_rounded_to_bf16(tmp_path: Path) -> None:
+    model = make_causal_lm("llama", vocab_size=VOCABULARY)
+    add_adapter(model, settings(), seed=0)
+    train_a_little(model.bfloat16())
+    save_weights(model, weights(model), tmp_path / "saved")
+    exact = logits(model.float())
+    errors = [
+        (logits(load(tmp_path / "saved", dtype)).float() - exact).abs() for dtype in (torch.float32, torch.bfloat16)
+    ]
+    rounding = (logits(model.bfloat16()).float() - exact).abs()
+    # float32 arithmetic shows what merging cost; bf16 arithmetic costs as much again, merged or not
+    assert errors[0].mean() < 2 * rounding.mean()
+    assert errors[1].mean() < 2 * rounding.mean()
 
 
 def test_an_adapter_that_is_not_alone_is_not_saved_by_itself(tmp_path: Path) -> None:

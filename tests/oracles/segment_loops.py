@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from tests.oracles.ppo_loops import discounted_advantages
 
+Node = int | list["Node"]
+
 
 def fixed_starts(count: int, ngram: int) -> list[int]:
     """Segment starts of an answer of `count` tokens, a new one after every `ngram`."""
@@ -34,6 +36,35 @@ def perplexity_starts(perplexities: list[float]) -> list[int]:
         if t == 0 or perplexities[t] > perplexities[t - 1]:
             starts.append(t)
     return starts
+
+
+def phrase_segments(sentences: list[Node], cutoff: int) -> list[int]:
+    """Token counts of the segments of parsed sentences; a node is a number of tokens (a word) or a list of nodes.
+
+    From each root down: a node with one word joins the segment before it, one of fewer than `cutoff` tokens is a
+    segment, any other is taken apart. A sentence starts a segment.
+    """
+    segments: list[int] = []
+    for sentence in sentences:
+        started = len(segments)
+
+        def walk(node: Node, started: int = started) -> None:
+            words = leaves(node)
+            if len(words) == 1 and len(segments) > started:
+                segments[-1] += words[0]
+            elif len(words) == 1 or sum(words) < cutoff:
+                segments.append(sum(words))
+            else:
+                for child in node if isinstance(node, list) else ():
+                    walk(child)
+
+        walk(sentence)
+    return segments
+
+
+def leaves(node: Node) -> list[int]:
+    """Token counts of a node's words."""
+    return [node] if isinstance(node, int) else [count for child in node for count in leaves(child)]
 
 
 def segment_row(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from itertools import accumulate
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 
 from dschat.errors import UserError
 from dschat.rlhf.constituency import Constituent, StanzaParser, constituent_starts, constituents, token_ends
+from tests.oracles.segment_loops import Node, leaves, phrase_segments
 from tests.toy_tokenizers import make_tokenizer
 
 TEXT = "The cat sees a big red bird. It runs"
@@ -59,6 +62,38 @@ def words_as_tokens() -> list[int]:
 )
 def test_small_phrases_are_segments_and_single_words_join(cutoff: int, expected: list[int]) -> None:
     assert constituent_starts((FIRST, SECOND), TEXT, words_as_tokens(), cutoff=cutoff) == expected
+
+
+def random_phrase(randomness: random.Random, depth: int) -> Node:
+    """A word of 1 to 3 tokens, or a phrase of up to 4 nodes."""
+    if depth == 0 or randomness.random() < 0.3:
+        return randomness.randint(1, 3)
+    return [random_phrase(randomness, depth - 1) for _ in range(randomness.randint(1, 4))]
+
+
+def parsed(node: Node, at: list[int]) -> Constituent:
+    """A node as the package takes it; its words follow each other from character at[0], four characters each."""
+    if isinstance(node, list):
+        children = tuple(parsed(child, at) for child in node)
+        return Constituent(children[0].start, children)
+    start, at[0] = at[0], at[0] + 4
+    return Constituent(start)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_segments_equal_a_literal_walk_over_random_trees(seed: int) -> None:
+    randomness = random.Random(seed)
+    sentences = [random_phrase(randomness, 4) for _ in range(randomness.randint(1, 3))]
+    counts = [count for sentence in sentences for count in leaves(sentence)]
+    text = "abc " * len(counts)
+    # a word of k tokens ends with its k-th character; the blank before a word belongs to the word's first token
+    ends = [4 * word + end for word, count in enumerate(counts) for end in [*range(1, count), 3]]
+    at = [0]
+    parses = tuple(parsed(sentence, at) for sentence in sentences)
+    for cutoff in (1, 2, 3, 5, 8, 13):
+        segments = phrase_segments(sentences, cutoff)
+        expected = [0, *accumulate(segments[:-1])]
+        assert constituent_starts(parses, text, ends, cutoff=cutoff) == expected, cutoff
 
 
 def test_phrases_are_measured_in_tokens_not_words() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from dschat.rlhf import ppo_trainer
@@ -68,6 +69,9 @@ def test_segments_of_one_token_train_as_plain_ppo_bit_for_bit(
     assert len(ours) == 5
     assert without_times(ours) == without_times(theirs)
     assert "segments" not in ours[0]
+    for role in ("actor", "critic"):
+        mine, other = (load_file(tmp_path / run / role / "model.safetensors") for run in ("segments", "plain"))
+        assert all(torch.equal(weight, other[name]) for name, weight in mine.items())
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)

@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from dschat.config.sections import DivergenceConfig
+from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
+from dschat.runtime.metrics import WeightedMeans
 from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
+from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case
+from tests.rlhf.test_unsupervised import answer_loss, gradient_norm
 
 STEPS = 4
+ENTROPY_COEF = 0.7
 COMMON = (
     f"--max_steps {STEPS} --kl_ctl 0.1 --ppo_epochs 2 --per_device_training_batch_size 4 --warmup_ratio 0 "
     "--lr_scheduler_type constant --actor_zero_stage 1 --critic_zero_stage 1 "
@@ -82,6 +89,52 @@ def test_entropy_bonus_raises_the_entropy(paths: dict[str, str], tmp_path: Path)
     small, large = (train(paths, tmp_path / c, f"--entropy_coef {c} --max_steps 6") for c in ("1e-6", "10"))
     assert small[0]["entropy"] == pytest.approx(large[0]["entropy"], rel=0.05)
     assert large[-1]["entropy"] > small[-1]["entropy"] + 0.1
+
+
+class EntropyCase(Case):
+    """The case of the trainer's test, with an entropy bonus."""
+
+    @staticmethod
+    def _config(paths: dict[str, str], folder: Path) -> PPOConfig:
+        extra = (
+            f"--kl_ctl {BETA} --reward_clip {CLIP} --gamma 0.98 --lam 0.9 --per_device_generation_batch_size 4 "
+            "--per_device_training_batch_size 2 --gradient_accumulation_steps 2 --actor_zero_stage 1 "
+            f"--entropy_coef {ENTROPY_COEF}"
+        )
+        return parse_ppo_config(ppo_arguments(paths, folder / "out", extra), regularizer=DivergenceConfig)
+
+    def log_distributions(self, number: int) -> Tensor:
+        """What the policy says before each token of an answer, [R, V] float64, differentiable."""
+        prompt, answer = PROMPTS[number], ANSWERS[number]
+        return self.policy(input_ids=torch.tensor([prompt + answer])).logits.log_softmax(-1)[0, len(prompt) - 1 : -1]
+
+
+def test_entropy_bonus_and_measured_change_are_those_of_the_formulas(
+    tmp_path: Path, process_group: torch.device
+) -> None:
+    case, means = EntropyCase(tmp_path, "pad"), WeightedMeans(CPU)
+    case.policy.requires_grad_(True)
+    trainer = case.trainer()
+    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
+    before = {number: case.log_distributions(number) for number in (0, 1, 3)}
+    entropy = torch.cat([-(row.exp() * row).sum(dim=-1) for row in before.values()]).mean()
+    expected = gradient_norm(case, answer_loss(case) - ENTROPY_COEF * entropy)
+    without = gradient_norm(case, answer_loss(case))
+    trainer.train_rlhf([experience], means, step=1)
+    metrics = means.reduce()
+    assert metrics["entropy"] == pytest.approx(entropy.item(), rel=1e-5)
+    assert metrics["actor_grad_norm"] == pytest.approx(expected, rel=2e-4)
+    assert expected != pytest.approx(without, rel=1e-2)
+    assert metrics["policy_change"] == pytest.approx(0.0, abs=1e-6)
+    # the second update finds the policy that the first one made
+    case.policy.load_state_dict(case.engine.actor.module.state_dict())
+    trainer.train_rlhf([experience], means, step=2)
+    change = []
+    for number, row in before.items():
+        tokens = torch.tensor(ANSWERS[number])[:, None]
+        log_ratio = (case.log_distributions(number) - row).gather(-1, tokens)
+        change.append(log_ratio.exp() - 1 - log_ratio)
+    assert means.reduce()["policy_change"] == pytest.approx(torch.cat(change).mean().item(), rel=1e-2)
 
 
 def test_whitened_advantages_have_unit_scale(paths: dict[str, str], tmp_path: Path) -> None:

@@ -84,6 +84,8 @@ class RewardTrainingConfig:
         _check_supervised(self.training)
         _check_lora(self.lora, "", self.training.zero_stage, self.adaptation, self.runtime)
         _check_adaptation(self.adaptation, [self.adapter], "--lora_dim")
+        _check_read(self.lora, self.lora.lora_dim > 0, "--lora_dim", "lora_learning_rate")
+        _check_read(self.adaptation, self.lora.lora_dim > 0, "--lora_dim", "lora_alpha")
 
 
 @dataclass(frozen=True)
@@ -197,6 +199,20 @@ class PPOConfig:
         if self.unsupervised.unsupervised_dataset_config_name and not self.unsupervised.unsupervised_dataset_name:
             raise UserError("--unsupervised_dataset_config_name needs --unsupervised_dataset_name")
         _check_at_least_one(self.monitoring, "eval_prompts", "print_answers_interval")
+        self._check_all_read()
+
+    def _check_all_read(self) -> None:
+        """Raise UserError for a setting that the others leave without an effect."""
+        lora, text, monitoring = self.lora, self.unsupervised, self.monitoring
+        for role, rank in (("actor", lora.actor_lora_dim), ("critic", lora.critic_lora_dim)):
+            _check_read(lora, rank > 0, f"--{role}_lora_dim", f"{role}_lora_learning_rate")
+        adapted = lora.actor_lora_dim > 0 or lora.critic_lora_dim > 0
+        _check_read(self.adaptation, adapted, "--actor_lora_dim or --critic_lora_dim", "lora_alpha")
+        _check_read(self.averaging, self.averaging.enable_ema, "--enable_ema", "ema_decay")
+        mixed = text.unsupervised_dataset_name is not None
+        _check_read(text, mixed, "--unsupervised_dataset_name", "unsup_coef", "preprocessing_num_workers")
+        _check_read(monitoring, monitoring.eval_steps > 0, "--eval_steps", "eval_prompts")
+        _check_read(monitoring, monitoring.print_answers, "--print_answers", "print_answers_interval")
 
     @property
     def has_reward_checkpoint(self) -> bool:
@@ -322,6 +338,7 @@ def _check_common(data: DataConfig, schedule: ScheduleConfig, runtime: RuntimeCo
         raise UserError(f"--deepspeed_config {runtime.deepspeed_config}: there is no such file")
     if data.end_of_conversation_token == "":
         raise UserError("--end_of_conversation_token is empty; leave it out to use the tokenizer's EOS")
+    _check_read(output, output.enable_tensorboard, "--enable_tensorboard", "tensorboard_path")
     _check_positive(runtime, "dist_timeout")
     _check_not_negative(data, "skip_bad_rows")
     _check_at_least_one(schedule, "num_train_epochs", "gradient_accumulation_steps")
@@ -446,6 +463,7 @@ def _check_regularizer(regularizer: RegularizerConfig) -> None:
 def _check_divergence(divergence: DivergenceConfig) -> None:
     if not 0 < divergence.f_div_alpha < 1:
         raise UserError(f"--f_div_alpha must lie between 0 and 1, got {divergence.f_div_alpha}")
+    _check_read(divergence, divergence.f_div == "alpha", "--f_div alpha", "f_div_alpha")
     if divergence.f_div_low_var and divergence.f_div not in ("rkl", "fkl"):
         raise UserError(f"--f_div_low_var works with --f_div rkl or fkl, got {divergence.f_div}; drop it")
     if divergence.kl_estimator != "k1":
@@ -509,6 +527,15 @@ def _check_weighted_rewards(reward: LearnedRewardConfig) -> None:
             raise UserError(f"--{flag} must be finite, got {values}")
     if not functions and reward.reward_model_weight == 0:
         raise UserError("--reward_model_weight 0 leaves nothing that scores answers; name a --reward_function")
+
+
+def _check_read(section: Any, read: bool, owner: str, *flags: str) -> None:
+    """Raise UserError for a flag with another value than its default that only counts beside `owner`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(section)}
+    for flag in flags:
+        value = getattr(section, flag)
+        if not read and value != defaults[flag]:
+            raise UserError(f"--{flag} {value} has no effect without {owner}; add that or drop --{flag}")
 
 
 def _check_zero_stage(flag: str, stage: int) -> None:

@@ -1,0 +1,48 @@
+"""The training prompts of a finished quickstart, in the batches in which step 3 of the quickstart sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dschat.config.steps import PPOConfig
+from dschat.errors import UserError
+
+if TYPE_CHECKING:
+    from dschat.data.batches import PromptBatch
+
+
+def check_quickstart(folder: Path) -> None:
+    """Raise UserError where a folder lacks the models that the quickstart leaves."""
+    if not all((folder / name / "config.json").is_file() for name in ("sft", "reward")):
+        raise UserError(
+            f"--models {folder}: there is no sft/ and reward/ in it; pass a folder that scripts/quickstart.sh wrote"
+        )
+
+
+def quickstart_batches(folder: Path, config: PPOConfig) -> Iterator[PromptBatch]:
+    """Left-padded batches of --per_device_generation_batch_size prompts, in the order of the first epoch, endlessly.
+
+    Args:
+        folder: what the quickstart wrote; its cached data is used where the settings are the same.
+        config: settings of step 3: data, seed, batch and the longest prompt.
+    """
+    from dschat.data.phases import build_phase, collate_prompts, epoch_order
+    from dschat.models.tokenizer import load_tokenizer
+    from dschat.preparation import data_source
+
+    tokenizer = load_tokenizer("models", str(folder / "sft"), end_of_conversation_token=None, trust_remote_code=False)
+    seed, size = config.runtime.seed, config.rollout.per_device_generation_batch_size
+    rows = build_phase(
+        data_source(config.data, folder, seed=seed),
+        phase="ppo",
+        tokenizer=tokenizer,
+        max_length=config.rollout.max_prompt_seq_len,
+    ).train
+    order = epoch_order(len(rows), seed=seed, epoch=0)
+    start = 0
+    while True:
+        numbers = [int(order[(start + i) % len(order)]) for i in range(size)]
+        yield collate_prompts([rows[number] for number in numbers], pad_token_id=int(tokenizer.pad_token_id))
+        start += size
