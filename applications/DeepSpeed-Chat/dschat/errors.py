@@ -19,6 +19,10 @@ class UserError(ValueError):
     """
 
 
+class RankMistake(UserError):
+    """A mistake that one rank notices and the others do not, so that it must speak for itself."""
+
+
 class TrainingFault(RuntimeError):
     """Training cannot go on; the text says where it broke and what to try. Every rank raises it together."""
 
@@ -48,7 +52,7 @@ def run_guarded(main: Callable[[], None]) -> None:
 
 def _leave(error: Exception, status: int, *, kind: str = "error") -> None:
     rank = os.environ.get("RANK", "0")
-    if rank == "0" or isinstance(error, RankFault):
+    if rank == "0" or isinstance(error, RankFault | RankMistake):
         where = "" if rank == "0" else f" on rank {rank}"
         sys.stderr.write(f"{kind}{where}: {error}\n")
         sys.stderr.flush()
