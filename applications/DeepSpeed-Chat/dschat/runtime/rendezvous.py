@@ -1,7 +1,7 @@
 """The port at which the ranks of a run find each other, and a check that it is not another run's.
 
-The launcher names one port for all (`--master_port`, 29500 unless told otherwise). Where two runs share a machine, rank 0
-of the second cannot listen there, and its other ranks would join the first run and may bring it down.
+The launcher names one port for all (`--master_port`, 29500 unless told otherwise). Where two runs share a machine,
+rank 0 of the second cannot listen there, and its other ranks would join the first run and may bring it down.
 """
 
 from __future__ import annotations
