@@ -185,6 +185,26 @@ def test_dry_run_reports_and_trains_nothing(
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
+@pytest.mark.trains
+def test_a_run_whose_logs_cannot_be_written_trains_and_saves_all_the_same(
+    paths: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from dschat.config.steps import parse_sft_config
+    from dschat.supervised.sft import run_sft
+
+    out = tmp_path / "out"
+    (out / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    extra = f"--overwrite_output_dir --enable_tensorboard --tensorboard_path {tmp_path}/file/tb --max_steps 3"
+    run_sft(parse_sft_config(supervised_arguments(paths, "sft", out, extra)))
+    printed = capfd.readouterr().out
+    assert printed.count("cannot be written") == 2
+    assert f"WARNING {out}/metrics.jsonl cannot be written (Is a directory); training goes on without" in printed
+    assert f"WARNING {tmp_path}/file/tb cannot be written (Not a directory); training goes on without" in printed
+    assert (out / "step_3/model.safetensors").is_file()
+    assert (out / "state/step-3/manifest.json").is_file()
+
+
 def run_main(main: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     return subprocess.run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -40,6 +41,9 @@ def run_guarded(main: Callable[[], None]) -> None:
 
     The status is 2 for a UserError, 1 for a TrainingFault, and 75 for a run that was stopped and can go on.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # characters that a terminal or a log file cannot take are shown as \\u...; they do not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
