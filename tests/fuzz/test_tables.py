@@ -31,8 +31,13 @@ SEEDS = st.integers(0, 9)
 SPLITS = st.sampled_from(["2,4,4", "1,0,0", "0,1,0", "0,0,1", "1,1,1", "10,0.5,3"])
 
 
-def built(path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int = 24) -> tuple[Any, RowCounts] | None:
-    """The data of a step and what became of its training rows, None where the user was told why there is none."""
+def built(
+    path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int = 24, total: int | None = None
+) -> tuple[Any, RowCounts] | None:
+    """The data of a step and what became of its training rows, None where the user was told why there is none.
+
+    `total` rows are in the file; where the split gives all to this step, all are counted.
+    """
     cache = path.parent / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     source = data_source(path, cache_dir=cache, data_split=split, data_format="local/jsonfile", skip_bad_rows=skip)
@@ -43,6 +48,8 @@ def built(path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int 
         return None
     for counts in (data.report.train, data.report.evaluation):
         assert counts.rows == counts.kept + sum(counts.dropped().values())
+    if total is not None and parse_proportions(split)[PHASES.index(phase)] == sum(parse_proportions(split)):
+        assert data.report.train.rows + data.report.evaluation.rows == total
     assert len(data.train) == data.report.train.kept
     assert len(data.evaluation) == data.report.evaluation.kept
     return data, data.report.train
@@ -73,21 +80,23 @@ def test_jsonl_rows_are_used_or_counted(tmp_path_factory: Any, rows: list[Any], 
     path = tmp_path_factory.getbasetemp() / "fuzz" / "rows.jsonl"
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = built(path, phase, split, skip=len(rows))
+    found = built(path, phase, split, skip=len(rows), total=len(rows))
     if found:
         check_batches(found[0], phase)
 
 
 @fuzzed(share=0.15)
-@given(ODD_ROWS, st.sampled_from(PHASES), st.sampled_from(["rows.jsonl", "rows.json"]))
-def test_odd_rows_are_used_or_counted(tmp_path_factory: Any, rows: list[Any], phase: Any, name: str) -> None:
+@given(ODD_ROWS, st.sampled_from(PHASES), st.sampled_from(["rows.jsonl", "rows.json"]), SPLITS)
+def test_odd_rows_are_used_or_counted(
+    tmp_path_factory: Any, rows: list[Any], phase: Any, name: str, split: str
+) -> None:
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     folder.mkdir(exist_ok=True)
     path = folder / name
     text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text)
     for skip in (0, len(rows)):
-        found = built(path, phase, "1,1,1", skip=skip)
+        found = built(path, phase, split, skip=skip, total=len(rows))
         if found:
             check_batches(found[0], phase)
 
@@ -102,7 +111,7 @@ def test_parquet_rows_are_used_or_counted(
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in rows[0]])), path)
     if cut is not None:
         path.write_bytes(path.read_bytes()[:cut])
-    found = built(path, phase, split)
+    found = built(path, phase, split, total=len(rows))
     if found:
         assert cut is None or cut >= path.stat().st_size
         check_batches(found[0], phase)

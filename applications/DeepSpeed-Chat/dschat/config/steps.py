@@ -265,7 +265,8 @@ class _OneSentenceParser(HfArgumentParser):
     """HfArgumentParser whose complaints are UserErrors."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message.replace("the following arguments are required", "missing"))
+        sentence = " ".join(message.split())  # a value may hold line breaks
+        raise UserError(sentence.replace("the following arguments are required", "missing"))
 
 
 def _parse(step: type, variants: Mapping[str, type], defaults: Mapping[str, Any], arguments: Sequence[str]) -> Any:
