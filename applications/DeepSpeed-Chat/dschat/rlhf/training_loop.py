@@ -369,7 +369,7 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
     if config.has_reward_checkpoint:
         return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
     _check_has_tests(config, prepared)
-    head = "its score head" if has_head(critic) else "a new score head"
+    head = "its score head" if has_head("critic_model_name_or_path", critic) else "a new score head"
     logger.info("scores come from unit tests, without a reward model; the critic starts from %s with %s", critic, head)
     return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=True)
 
