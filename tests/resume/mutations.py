@@ -22,7 +22,7 @@ from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
-from dschat.supervised.loop import BatchResult
+from dschat.supervised.loop import BatchResult, SupervisedLoop
 from dschat.supervised.sft import SFTObjective
 
 FORGET = "DSCHAT_TEST_FORGET"
@@ -105,6 +105,31 @@ def say(trainer: DeepSpeedPPOTrainer, answer: list[int] | None) -> None:
         return torch.cat([rows, fixed.expand(len(rows), -1)], dim=-1)
 
     trainer._sample = sample if answer else trainer._sample_from_actor
+
+
+def raise_on_rank_1() -> None:
+    """The second rank meets a bug in its second step."""
+
+    def bug() -> None:
+        raise KeyError("a bug of this rank")
+
+    _in_second_step_of_rank_1(bug)
+
+
+def exit_on_rank_1() -> None:
+    """The second rank leaves in its second step as if all were done."""
+    _in_second_step_of_rank_1(lambda: os._exit(0))
+
+
+def _in_second_step_of_rank_1(action: Callable[[], None]) -> None:
+    original = SupervisedLoop.update
+
+    def update(loop: SupervisedLoop, step: int) -> dict[str, float]:
+        if step == 2 and rank() == 1:
+            action()
+        return original(loop, step)
+
+    SupervisedLoop.update = update
 
 
 def break_losses_of_rank_1() -> None:
