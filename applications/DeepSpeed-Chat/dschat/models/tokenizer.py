@@ -144,4 +144,4 @@ def _reason(error: Exception, path: str) -> str:
         return f"a file lacks {error}: it is damaged or of another version"
     line = str(error).strip().split("\n")[0] or type(error).__name__
     nowhere = "" if Path(path).is_dir() else f"; there is no folder {Path(path).absolute()} either"
-    return line + nowhere
+    return line.rstrip(".") + nowhere

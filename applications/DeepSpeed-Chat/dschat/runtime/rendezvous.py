@@ -46,12 +46,13 @@ def take_seat(*, timeout_seconds: float) -> dist.Store | None:
     Args:
         timeout_seconds: how long to wait for rank 0.
     Returns:
-        what rank 0 listens with, to be kept until the process group is made, which then uses the same port.
+        what rank 0 listens with, to be kept until the process group is made, which then uses the same port; None where
+        somebody else arranges the meeting.
     Raises:
         UserError: the port is taken, or another run's.
         RankFault: there is no rank 0.
     """
-    if has_agent_store():
+    if has_agent_store() or not {"MASTER_ADDR", "MASTER_PORT", "RANK"} <= os.environ.keys():
         return None
     address, port, rank = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), int(os.environ["RANK"])
     try:
