@@ -23,26 +23,16 @@ run_guarded(main)
 """
 
 
-def printed(stdout: int | None, encoding: str) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"PYTHONIOENCODING": encoding}
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment,
-        stdout=stdout,
-        stderr=subprocess.PIPE,
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
-def test_characters_that_the_output_cannot_take_end_nothing(encoding: str) -> None:
-    done = printed(subprocess.PIPE, encoding)
+def test_characters_that_the_output_cannot_take_end_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True,
+        timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert b"Error" not in done.stderr
-    text = done.stdout.decode(encoding)
+    text = done.stdout.decode("ascii")
     assert text.count("half \\ud83d") == 2
-    assert text.strip().endswith(("\U0001f642" if encoding == "utf-8" else "\\U0001f642") + " survived")
+    assert text.strip().endswith("\\U0001f642 survived")
 
 
 @pytest.mark.parametrize(
