@@ -18,15 +18,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def launch(script: Path, *arguments: str, ranks: int = 2, timeout: float = 540) -> subprocess.CompletedProcess[str]:
-    """Run `deepspeed … script arguments` in the script's folder and capture what it prints."""
+def launch(
+    script: Path, *arguments: str, ranks: int = 2, timeout: float = 540, port: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `deepspeed … script arguments` in the script's folder and capture what it prints; ranks meet at `port`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     tools = Path(sys.executable).parent
     environment["PATH"] = f"{tools}{os.pathsep}{environment['PATH']}"
     command = [
-        str(tools / "deepspeed"), "--num_gpus", str(ranks), "--master_port", str(free_port()),
+        str(tools / "deepspeed"), "--num_gpus", str(ranks), "--master_port", str(port or free_port()),
         script.name, *arguments,
     ]  # fmt: skip
     return subprocess.run(

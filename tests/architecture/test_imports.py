@@ -44,7 +44,7 @@ ALLOWED = {
     },
     "rlhf.training_loop": {
         "config", "data", "models", "runtime", "preparation", "rlhf.ppo_trainer", "rlhf.regularizers",
-        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.constituency",
+        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.constituency", "rlhf.experience",
         "rlhf.rollout_metrics",
     },
 }  # fmt: skip

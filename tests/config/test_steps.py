@@ -269,7 +269,14 @@ def test_yaml_gives_the_same_settings_and_the_command_line_overrides_it(tmp_path
     [
         ("- a\n- b\n", "must hold lines such as"),
         ("a: [1\n", "is not readable as YAML"),
+        ("max_steps: 2026-99-99\n", "is not readable as YAML"),
+        ("max_steps: !!int x\n", "is not readable as YAML"),
+        ("max_steps: !!bool x\n", "is not readable as YAML"),
+        ("max_steps: !!timestamp x\n", "is not readable as YAML"),
+        ("max_steps: !!int ''\n", "is not readable as YAML"),
+        ("a: " + "[" * 5_000, "is not readable as YAML"),
         ("learning_rat: 1\noutput_dir: x\nmodel_name_or_path: m\n", "did you mean --learning_rate"),
+        ('gradient_checkpointing: "\\n"\n', "argument --gradient_checkpointing"),
     ],
 )
 def test_bad_yaml_gets_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:

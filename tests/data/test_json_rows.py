@@ -80,6 +80,8 @@ def test_bytes_that_are_not_utf8_are_named_with_their_line(tmp_path):
         ('[\n{"prompt": "a"},\n\n7]', 4, "a number instead of an object"),
         ('[\n{"prompt": "a"},\n{"prompt": null}]', 3, "field 'prompt' is null"),
         ('[{"prompt": "a"}]\n{"prompt": "b"}', 1, "text after the end"),
+        ('[{"prompt": "a"}]\n\x0b', 1, "text after the end"),
+        ('[{"prompt": "a"},\n]', 2, "a comma before the end of the list"),
         ('[\n{"prompt": "a"},\n', 3, "not JSON"),
     ],
 )

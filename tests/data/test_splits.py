@@ -99,6 +99,7 @@ def test_group_split_of_a_step_uses_the_groups():
         ("2,-4,4", None, "at least 0"),
         ("2,nan,4", None, "finite"),
         ("2,inf,4", None, "finite"),
+        ("1e308,1e308", None, "finite"),
         ("0,0,0", None, "above 0"),
         ("5,5", "ppo", "this is step 3"),
         ("5", "reward", "this is step 2"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +22,12 @@ from tests.launch import REPOSITORY
 from tests.toy_models import make_causal_lm
 from tests.toy_tokenizers import make_tokenizer
 
+REMEDY = re.compile(
+    r"did you mean|expected \{|\b(add|check|choose|copy|drop|give|lower|mend|name|pass|raise|set|train|try|use|write)\b"
+)
+"""What a sentence says that is to be done."""
+MOST_CPU_SECONDS = 10.0
+"""Of a program that ends in a mistake; most of it is the libraries' import."""
 STEP1 = REPOSITORY / "applications/DeepSpeed-Chat/training/step1_supervised_finetuning/main.py"
 STEP3 = REPOSITORY / "applications/DeepSpeed-Chat/training/step3_rlhf_finetuning/main_wpr.py"
 
@@ -47,6 +55,7 @@ def sentence_of(job: Job) -> str:
         run_job(job)
     text = str(caught.value)
     assert "\n" not in text
+    assert REMEDY.search(text), text
     return text
 
 
@@ -185,12 +194,37 @@ def test_dry_run_reports_and_trains_nothing(
     assert not (tmp_path / "out" / "metrics.jsonl").exists()
 
 
+@pytest.mark.trains
+def test_a_run_whose_logs_cannot_be_written_trains_and_saves_all_the_same(
+    paths: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from dschat.config.steps import parse_sft_config
+    from dschat.supervised.sft import run_sft
+
+    out = tmp_path / "out"
+    (out / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    extra = f"--overwrite_output_dir --enable_tensorboard --tensorboard_path {tmp_path}/file/tb --max_steps 3"
+    run_sft(parse_sft_config(supervised_arguments(paths, "sft", out, extra)))
+    printed = capfd.readouterr().out
+    assert printed.count("cannot be written") == 2
+    assert f"WARNING {out}/metrics.jsonl cannot be written (Is a directory); training goes on without" in printed
+    assert f"WARNING {tmp_path}/file/tb cannot be written (Not a directory); training goes on without" in printed
+    assert (out / "step_3/model.safetensors").is_file()
+    assert (out / "state/step-3/manifest.json").is_file()
+
+
 def run_main(main: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return subprocess.run(
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
         [sys.executable, main.name, *arguments], cwd=main.parent, env=environment, capture_output=True, text=True,
         check=False, timeout=120,
     )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # not wall time, which depends on what else the machine does
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < MOST_CPU_SECONDS
+    return done
 
 
 def test_entry_points_exit_with_status_2_and_one_line(paths: dict[str, str], tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from tests.data.helpers import data_source
 from tests.fuzz.profiles import fuzzed
 from tests.toy_tokenizers import make_tokenizer
 
+GOOD_ROWS = [{"prompt": f"red {n}", "chosen": "cat", "rejected": f"dog {n}"} for n in range(10)]
+"""Enough for training and evaluation."""
 WORDS = st.sampled_from(["", " ", "red", "red cat", "a longer text about a tree and a house", "é🙂", "\0", "\n"])
 CELLS = st.none() | WORDS | st.text(st.characters(codec="utf-8"), max_size=6)
 ROWS = st.lists(st.fixed_dictionaries({"prompt": CELLS, "chosen": CELLS, "rejected": CELLS}), min_size=1, max_size=12)
@@ -28,11 +30,20 @@ ODD_ROWS = st.lists(
     min_size=1, max_size=8,
 )  # fmt: skip
 SEEDS = st.integers(0, 9)
-SPLITS = st.sampled_from(["2,4,4", "1,0,0", "0,1,0", "0,0,1", "1,1,1", "10,0.5,3"])
+ALL_TO = {"sft": "1,0,0", "reward": "0,1,0", "ppo": "0,0,1"}
+STEPS = st.sampled_from(PHASES).flatmap(
+    lambda phase: st.tuples(st.just(phase), st.just(ALL_TO[phase]) | st.sampled_from(["2,4,4", "1,1,1", "10,0.5,3"]))
+)
+"""A step, and a split that gives it all rows, or some."""
 
 
-def built(path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int = 24) -> tuple[Any, RowCounts] | None:
-    """The data of a step and what became of its training rows, None where the user was told why there is none."""
+def built(
+    path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int = 24, total: int | None = None
+) -> tuple[Any, RowCounts] | None:
+    """The data of a step and what became of its training rows, None where the user was told why there is none.
+
+    `total` rows are in the file; where the split gives all to this step, all are counted.
+    """
     cache = path.parent / "cache"
     shutil.rmtree(cache, ignore_errors=True)
     source = data_source(path, cache_dir=cache, data_split=split, data_format="local/jsonfile", skip_bad_rows=skip)
@@ -43,6 +54,8 @@ def built(path: Path, phase: Any, split: str, *, skip: int = 0, max_length: int 
         return None
     for counts in (data.report.train, data.report.evaluation):
         assert counts.rows == counts.kept + sum(counts.dropped().values())
+    if total is not None and split == ALL_TO[phase]:
+        assert data.report.train.rows + data.report.evaluation.rows == total
     assert len(data.train) == data.report.train.kept
     assert len(data.evaluation) == data.report.evaluation.kept
     return data, data.report.train
@@ -68,41 +81,51 @@ def check_batches(data: Any, phase: Any) -> None:
 
 
 @fuzzed(share=0.15)
-@given(ROWS, st.sampled_from(PHASES), SPLITS)
-def test_jsonl_rows_are_used_or_counted(tmp_path_factory: Any, rows: list[Any], phase: Any, split: str) -> None:
+@given(ROWS, STEPS, st.sampled_from([[], GOOD_ROWS]))
+def test_jsonl_rows_are_used_or_counted(
+    tmp_path_factory: Any, rows: list[Any], step: tuple[Any, str], more: list[Any]
+) -> None:
+    phase, split = step
+    rows = rows + more
     path = tmp_path_factory.getbasetemp() / "fuzz" / "rows.jsonl"
     path.parent.mkdir(exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    found = built(path, phase, split, skip=len(rows))
+    found = built(path, phase, split, skip=len(rows), total=len(rows))
     if found:
         check_batches(found[0], phase)
 
 
 @fuzzed(share=0.15)
-@given(ODD_ROWS, st.sampled_from(PHASES), st.sampled_from(["rows.jsonl", "rows.json"]))
-def test_odd_rows_are_used_or_counted(tmp_path_factory: Any, rows: list[Any], phase: Any, name: str) -> None:
+@given(ODD_ROWS, STEPS, st.sampled_from(["rows.jsonl", "rows.json"]), st.sampled_from([[], GOOD_ROWS]))
+def test_odd_rows_are_used_or_counted(
+    tmp_path_factory: Any, rows: list[Any], step: tuple[Any, str], name: str, more: list[Any]
+) -> None:
+    phase, split = step
+    rows = rows + more
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     folder.mkdir(exist_ok=True)
     path = folder / name
     text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
     path.write_text(text)
     for skip in (0, len(rows)):
-        found = built(path, phase, "1,1,1", skip=skip)
+        found = built(path, phase, split, skip=skip, total=len(rows))
         if found:
             check_batches(found[0], phase)
 
 
 @fuzzed(share=0.15)
-@given(ROWS, st.sampled_from(PHASES), SPLITS, st.none() | st.integers(4, 400))
+@given(ROWS, STEPS, st.none() | st.integers(4, 400), st.sampled_from([[], GOOD_ROWS]))
 def test_parquet_rows_are_used_or_counted(
-    tmp_path_factory: Any, rows: list[Any], phase: Any, split: str, cut: int | None
+    tmp_path_factory: Any, rows: list[Any], step: tuple[Any, str], cut: int | None, more: list[Any]
 ) -> None:
+    phase, split = step
+    rows = rows + more
     path = tmp_path_factory.getbasetemp() / "fuzz" / "rows.parquet"
     path.parent.mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema([(name, pa.string()) for name in rows[0]])), path)
     if cut is not None:
         path.write_bytes(path.read_bytes()[:cut])
-    found = built(path, phase, split)
+    found = built(path, phase, split, total=len(rows))
     if found:
         assert cut is None or cut >= path.stat().st_size
         check_batches(found[0], phase)

@@ -170,3 +170,21 @@ def test_finished_results_of_other_settings_are_not_overwritten(models, tmp_path
     with pytest.raises(UserError, match="seed 1234 instead of 9"):
         run_here(models, *common, "--seed", 9)
     assert output.read_bytes() == before
+
+
+def test_odd_characters_come_through_unchanged(models, tmp_path):
+    odd = "caf\u00e9 \0 \U0001f642 \u2028 end"
+    posts = write_posts(tmp_path / "posts", rows=4)
+    file = posts / "validation.jsonl"
+    row = json.loads(file.read_text().splitlines()[0])
+    row["info"]["post"] = row["summaries"][0]["text"] = row["summaries"][1]["text"] = f" {odd}"
+    row["summaries"][1]["text"] += "!"
+    file.write_text("".join(json.dumps(row) + "\n" for _ in range(3)))
+    for number, more in enumerate((["--ref-scores"], [])):
+        output = tmp_path / f"{number}.jsonl"
+        run_here(models, "--data-path", posts, "--output", output, "--data-output-path", tmp_path / "cache", *more)
+        rows = read_rows(output)
+        assert len(rows) == (3 if more else 1)  # a prompt is answered once
+        assert all(odd in row["prompt"] for row in rows)
+        if more:
+            assert {row["response"].strip(" !") for row in rows} == {odd}

@@ -13,14 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dschat.data.batches import PromptBatch
 from dschat.rlhf import training_loop
 from dschat.rlhf.experience import Rollout
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
-from dschat.supervised.loop import BatchResult
+from dschat.supervised.loop import BatchResult, SupervisedLoop
 from dschat.supervised.sft import SFTObjective
 
 FORGET = "DSCHAT_TEST_FORGET"
@@ -78,6 +80,56 @@ def remember_everything() -> None:
     training_loop.build_reward_source = lambda *args, **kwargs: RewardThatRemembers(shared, per_rank)
     if FORGET in os.environ:
         forget(os.environ[FORGET])
+
+
+SILENT_STEPS = (2, 3)
+
+
+def say_nothing_in_two_steps() -> None:
+    """Every answer of steps 2 and 3 ends at once, on all ranks."""
+    original = DeepSpeedPPOTrainer.generate_experience
+
+    def generate(trainer: DeepSpeedPPOTrainer, *args: Any, step: int) -> Any:
+        say(trainer, [trainer._tokens.stop[0]] if step in SILENT_STEPS else None)
+        return original(trainer, *args, step=step)
+
+    DeepSpeedPPOTrainer.generate_experience = generate
+
+
+def say(trainer: DeepSpeedPPOTrainer, answer: list[int] | None) -> None:
+    """Have the trainer's actor answer every prompt with these tokens, None for its own."""
+    fixed = torch.tensor(answer or [0])
+
+    def sample(prompts: PromptBatch) -> Tensor:
+        rows = prompts.input_ids
+        return torch.cat([rows, fixed.expand(len(rows), -1)], dim=-1)
+
+    trainer._sample = sample if answer else trainer._sample_from_actor
+
+
+def raise_on_rank_1() -> None:
+    """The second rank meets a bug in its second step."""
+
+    def bug() -> None:
+        raise KeyError("a bug of this rank")
+
+    _in_second_step_of_rank_1(bug)
+
+
+def exit_on_rank_1() -> None:
+    """The second rank leaves in its second step as if all were done."""
+    _in_second_step_of_rank_1(lambda: os._exit(0))
+
+
+def _in_second_step_of_rank_1(action: Callable[[], None]) -> None:
+    original = SupervisedLoop.update
+
+    def update(loop: SupervisedLoop, step: int) -> dict[str, float]:
+        if step == 2 and rank() == 1:
+            action()
+        return original(loop, step)
+
+    SupervisedLoop.update = update
 
 
 def break_losses_of_rank_1() -> None:

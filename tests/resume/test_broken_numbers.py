@@ -16,7 +16,7 @@ from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from dschat.supervised.loop import SupervisedLoop
 from dschat.supervised.sft import SFTObjective
-from tests.jobs import run_job
+from tests.jobs import Job, run_job
 from tests.resume.runs import job
 
 pytestmark = pytest.mark.usefixtures("process_group")
@@ -142,3 +142,23 @@ def test_a_broken_head_is_noticed_while_sampling(
     text = str(caught.value)
     assert "the logits while sampling became NaN or infinite at step 3 on rank 0" in text
     assert "the weight actor: lm_head.weight is broken itself, --resume auto goes on after step 2" in text
+
+
+@pytest.mark.parametrize("step", ["ppo", "wpr"])
+def test_a_broken_reference_is_noticed_before_any_penalty_is_charged(
+    step: str, paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = DeepSpeedPPOTrainer.generate_experience
+
+    def generate(trainer: DeepSpeedPPOTrainer, *args: Any, step: int) -> Any:
+        if step == 2:
+            with torch.no_grad():
+                trainer._engine.reference.lm_head.weight[5] = torch.nan
+        return original(trainer, *args, step=step)
+
+    monkeypatch.setattr(DeepSpeedPPOTrainer, "generate_experience", generate)
+    arguments = job("ppo", paths, tmp_path / "out").arguments
+    with pytest.raises(
+        TrainingFault, match=r"the reference's log-probabilities of the answers became NaN .* at step 2"
+    ):
+        run_job(Job(step, arguments))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -136,6 +138,35 @@ def test_a_manifest_of_another_format_or_with_changes(run: Path, warnings: Calla
         manifest.write_text(json.dumps(content | change))
         assert step_found(run) == 4
         assert reason in warnings()
+
+
+class RunsAProgram:
+    """What a planted file of a state holds."""
+
+    def __init__(self, canary: Path) -> None:
+        self._canary = canary
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, (f"touch {self._canary}",)
+
+
+def test_a_planted_file_is_neither_loaded_nor_run(run: Path, paths: dict[str, str], tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    for file in newest_files(run):
+        if file.suffix == ".pt":
+            file.write_bytes(pickle.dumps(RunsAProgram(canary)))
+    lines = run_job(job("ppo", paths, run, "--max_steps 5 --resume auto"))
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
+    # a folder of the right form, but nobody's state
+    foreign = tmp_path / "foreign/step-5"
+    shutil.copytree(run / "state/step-5", foreign)
+    (foreign / "manifest.json").unlink()
+    (foreign / "shared.pt").write_bytes(pickle.dumps(RunsAProgram(canary)))
+    with pytest.raises(
+        UserError, match=r"is no whole state \(manifest.json cannot be read: No such file or directory\)"
+    ):
+        run_job(job("ppo", paths, tmp_path / "new", f"--max_steps 5 --resume {foreign}"))
+    assert not canary.exists()
 
 
 def test_a_run_goes_on_from_the_state_before_the_damaged_one(

@@ -92,6 +92,16 @@ def test_a_rank_killed_in_the_middle_of_a_save_costs_nothing_that_was_saved(
     assert weights(folder / "killed") == weights(folder / "ppo-whole")
 
 
+@pytest.mark.parametrize(("way", "status"), [("raise", 1), ("exit", 0)])
+def test_a_rank_that_ends_by_a_bug_or_too_early_ends_the_run(
+    way: str, status: int, forks: Forks, paths: dict[str, str], tmp_path: Path
+) -> None:
+    ended = forks.run(sft(paths, tmp_path / "out"), ranks=2, setup=f"tests.resume.mutations:{way}_on_rank_1")
+    assert ended.statuses == (1, status), ended.text
+    assert "error: contact with another rank was lost at step 2; its own message says why" in ended.text
+    assert ("KeyError: 'a bug of this rank'" in ended.text) == (way == "raise")
+
+
 def test_a_rank_that_hangs_is_named(forks: Forks, paths: dict[str, str], tmp_path: Path) -> None:
     # the other rank is waited for 8 seconds, and hangs for 20
     ended = forks.run(

@@ -204,7 +204,7 @@ def test_a_run_needs_no_reward_model_and_grades_every_answer_on_its_own_problem(
     assert 0 < training[0]["strict_pass_rate"] < 1
     assert training[0]["strict_pass_rate"] * 8 == pytest.approx(round(training[0]["strict_pass_rate"] * 8))
     assert {"eval_test_pass_rate", "eval_strict_pass_rate"} <= set(training[-1])
-    assert has_head(str(tmp_path / "out/critic"))
+    assert has_head("critic_model_name_or_path", str(tmp_path / "out/critic"))
     assert descendants(os.getpid()) == before
     assert f"the critic starts from {paths['sft']} with a new score head" in capsys.readouterr().out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +18,10 @@ class UserError(ValueError):
 
     Its text is one sentence: what happened, where, and what to do.
     """
+
+
+class RankMistake(UserError):
+    """A mistake that one rank notices and the others do not, so that it must speak for itself."""
 
 
 class TrainingFault(RuntimeError):
@@ -36,6 +41,9 @@ def run_guarded(main: Callable[[], None]) -> None:
 
     The status is 2 for a UserError, 1 for a TrainingFault, and 75 for a run that was stopped and can go on.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # characters that a terminal or a log file cannot take are shown as \\u...; they do not end a run
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:
@@ -48,7 +56,7 @@ def run_guarded(main: Callable[[], None]) -> None:
 
 def _leave(error: Exception, status: int, *, kind: str = "error") -> None:
     rank = os.environ.get("RANK", "0")
-    if rank == "0" or isinstance(error, RankFault):
+    if rank == "0" or isinstance(error, RankFault | RankMistake):
         where = "" if rank == "0" else f" on rank {rank}"
         sys.stderr.write(f"{kind}{where}: {error}\n")
         sys.stderr.flush()

@@ -21,6 +21,7 @@ from dschat.data.phases import DataSource, Phase, PhaseData, build_phase
 from dschat.errors import UserError
 from dschat.models.causal_lm import check_context
 from dschat.models.tokenizer import SENTINEL_NONE, check_model_path, load_config, load_tokenizer
+from dschat.models.weights import check_weights
 from dschat.runtime.distributed import decided_by_main, initialize, is_main_process, main_process_first
 from dschat.runtime.lock import RunLock
 from dschat.runtime.logging import set_up_logging
@@ -81,6 +82,7 @@ def prepare(
         end_of_conversation_token=data.end_of_conversation_token,
         trust_remote_code=runtime.trust_remote_code,
     )
+    check_weights(model_flag, checked)
     device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
     if runtime.local_rank >= 0:
         follow_launcher()

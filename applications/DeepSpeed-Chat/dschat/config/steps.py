@@ -46,6 +46,8 @@ RewardConfig = LearnedRewardConfig | UnitTestRewardConfig
 SFT_DEFAULTS = {"learning_rate": 1e-3}
 PPO_DEFAULTS = {"warmup_ratio": 0.1}
 LEAST_TEST_MEMORY_MB = 256
+YAML_VALUE_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+"""What PyYAML lets through for dates such as 2026-99-99, tags such as `!!int x`, and thousands of brackets."""
 
 
 @dataclass(frozen=True)
@@ -281,7 +283,8 @@ class _OneSentenceParser(HfArgumentParser):
     """HfArgumentParser whose complaints are UserErrors."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(message.replace("the following arguments are required", "missing"))
+        sentence = " ".join(message.split())  # a value may hold line breaks
+        raise UserError(sentence.replace("the following arguments are required", "missing"))
 
 
 def _parse(step: type, variants: Mapping[str, type], defaults: Mapping[str, Any], arguments: Sequence[str]) -> Any:
@@ -317,7 +320,7 @@ def _yaml_words(arguments: Sequence[str]) -> list[str]:
 
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, *YAML_VALUE_ERRORS) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"--config {found} is not readable as YAML: {reason}") from error
     if not isinstance(settings, dict):

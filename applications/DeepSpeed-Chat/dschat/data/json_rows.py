@@ -13,6 +13,8 @@ from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+_BLANKS = " \t\r\n"
+"""JSON's white space; Python's `strip` knows more."""
 _KINDS = {bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object"}
 
 
@@ -70,7 +72,7 @@ def iter_json_rows(
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    if path.suffix == ".json" and content.lstrip().startswith(b"["):
+    if path.suffix == ".json" and content.lstrip(_BLANKS.encode()).startswith(b"["):
         values = _list_items(path, content, expected)
     else:
         lines = enumerate(content.split(b"\n"), start=1)  # not splitlines: U+2028 is legal inside a JSON string
@@ -119,15 +121,17 @@ def _list_items(path: Path, content: bytes, expected: str) -> Iterator[tuple[int
         position = _skip_blanks(text, position)
         if text[position : position + 1] == ",":
             position = _skip_blanks(text, position + 1)
+            if text[position : position + 1] == "]":
+                _fault(path, text.count("\n", 0, position) + 1, "a comma before the end of the list", expected)
         elif text[position : position + 1] != "]":
             _fault(path, text.count("\n", 0, position) + 1, "the list does not go on with , or ]", expected)
-    if text[position + 1 :].strip():
+    if text[position + 1 :].strip(_BLANKS):
         _fault(path, text.count("\n", 0, position) + 1, "text after the end of the list", expected)
 
 
 def _skip_blanks(text: str, position: int) -> int:
     """First position from here on that is not JSON white space."""
-    while position < len(text) and text[position] in " \t\r\n":
+    while position < len(text) and text[position] in _BLANKS:
         position += 1
     return position
 

@@ -192,7 +192,7 @@ def missing_path_error(path: str) -> UserError:
     while not parent.is_dir():
         parent, missing = parent.parent, parent.name
     near = difflib.get_close_matches(missing, [entry.name for entry in parent.iterdir()], n=1, cutoff=0.5)
-    hint = f"did you mean {parent / near[0]}?" if near else f"{parent} is the part of it that exists"
+    hint = f"did you mean {parent / near[0]}?" if near else f"check the path: {parent} is the part of it that exists"
     return UserError(f"--data_path {path}: there is no {absolute}; {hint}")
 
 

@@ -36,7 +36,7 @@ def parse_proportions(text: str, *, phase: Phase | None = None) -> tuple[float, 
         raise UserError(
             f'--data_split must be numbers separated by commas, got "{text}"; the default is 2,4,4'
         ) from error
-    if not all(math.isfinite(part) and part >= 0 for part in proportions):
+    if not (all(part >= 0 for part in proportions) and math.isfinite(sum(proportions))):
         raise UserError(f'--data_split must hold finite numbers of at least 0, got "{text}"; the default is 2,4,4')
     if sum(proportions) == 0:
         raise UserError(f'--data_split must have a part above 0, got "{text}"; the default is 2,4,4')

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from dschat.errors import UserError
+from dschat.models.weights import listed, read_model
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +41,19 @@ def load_causal_lm(
         dropout: overrides every dropout rate, None to keep them.
         trust_remote_code: whether code in the folder may run.
         four_bit: keep the linear layers but the last in 4 bits, frozen.
+    Raises:
+        UserError: the weights cannot be read, or are not all there.
     """
     config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, **quantization(dtype, four_bit)
+    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, **quantization(dtype, four_bit)}
+    model, missing = read_model(
+        AutoModelForCausalLM, path, what="causal language model", config=config, options=options
+    )
+    if missing:
+        raise UserError(
+            f"{path} lacks the weights {listed(missing)} of a causal language model; pass a language model, not a "
+            "reward model"
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be loaded as a causal language model: {error}") from error
     grow_embeddings(model, tokenizer_length)
     return model
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -12,6 +11,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from dschat.errors import UserError
 from dschat.models.causal_lm import grow_embeddings, model_config, positional_inputs, quantization
+from dschat.models.weights import listed, read_model, weight_names
 
 HEAD_WEIGHT = "score.weight"
 
@@ -63,31 +63,32 @@ def load_token_scorer(
     config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
     config.num_labels = 1
     config.pad_token_id = pad_token_id
-    try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            path, config=config, dtype=dtype, trust_remote_code=trust_remote_code, output_loading_info=True,
-            **quantization(dtype, four_bit),
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be loaded as a reward model: {error}") from error
-    missing = set(report["missing_keys"])
+    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, **quantization(dtype, four_bit)}
+    model, missing = read_model(
+        AutoModelForSequenceClassification, path, what="reward model", config=config, options=options
+    )
     unexpected_loss = missing - {HEAD_WEIGHT} if fresh_head else missing
     if unexpected_loss:
-        raise UserError(_no_head(path) if missing == {HEAD_WEIGHT} else f"{path} lacks the weights {sorted(missing)}")
+        raise UserError(_no_head(path) if missing == {HEAD_WEIGHT} else f"{path} lacks the weights {listed(missing)}")
     grow_embeddings(model, tokenizer_length)
     return TokenScorer(model)
 
 
-def has_head(path: str) -> bool | None:
-    """Whether a local folder's weights hold a score head, None for what cannot be told without loading it."""
+def has_head(flag: str, path: str) -> bool | None:
+    """Whether a local folder's weights hold a score head, None for what cannot be told without loading it.
+
+    Args:
+        flag: the flag that named the model, for messages.
+        path: model name or folder.
+    """
     folder = Path(path)
-    names = _weight_names(folder) if folder.is_dir() else None
+    names = weight_names(flag, folder) if folder.is_dir() else None
     return None if names is None else HEAD_WEIGHT in names
 
 
 def check_has_head(flag: str, path: str) -> None:
     """Raise UserError if a local folder's weights hold no score head; nothing is loaded. Hub names are not checked."""
-    if has_head(path) is False:
+    if has_head(flag, path) is False:
         raise UserError(f"--{flag} {_no_head(path)}")
 
 
@@ -127,22 +128,3 @@ def end_scores(scores: Tensor, attention_mask: Tensor) -> Tensor:
 
 def _no_head(path: str) -> str:
     return f"{path} has no score head: it is a language model; pass the step_<n> folder that step 2 wrote"
-
-
-def _weight_names(folder: Path) -> set[str] | None:
-    """Names of the stored weights, None where the folder stores them in a form that is not looked into."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    single = folder / "model.safetensors"
-    if single.is_file():
-        from safetensors import SafetensorError, safe_open
-
-        try:
-            with safe_open(str(single), framework="pt") as weights:
-                return set(weights.keys())
-        except SafetensorError as error:
-            raise UserError(f"{single} is damaged or incomplete ({error}); copy or train it again") from error
-    if (folder / "pytorch_model.bin").is_file():
-        return None
-    raise UserError(f"{folder} holds no model.safetensors; pass a folder that step 1 or 2 wrote")

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 SENTINEL_NONE = "None"
 """The published scripts take this text for "the tokenizer's EOS"."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+"""One of them is in every folder with a tokenizer."""
+CUSTOM_CODE_SIGN = "contains custom code"
 
 
 def check_model_path(flag: str, path: str) -> str:
@@ -32,6 +35,8 @@ def check_model_path(flag: str, path: str) -> str:
         if not (folder / "config.json").is_file():
             raise UserError(f"--{flag} {path}: {folder.absolute()} has no config.json{_model_below(folder)}")
         return str(folder.absolute())
+    if folder.is_file():
+        raise UserError(f"--{flag} {path}: {folder.absolute()} is a file; pass the folder of the model")
     looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
     if looks_local:
         raise UserError(f"--{flag} {path}: there is no folder {folder.absolute()}{_nearest(folder)}")
@@ -43,7 +48,7 @@ def load_config(flag: str, path: str, *, trust_remote_code: bool) -> PretrainedC
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--{flag} {path}: the model's config cannot be read ({_first_line(error)})") from error
+        raise UserError(f"--{flag} {path}: the model's config cannot be read ({_reason(error, path)})") from error
 
 
 def load_tokenizer(
@@ -63,7 +68,13 @@ def load_tokenizer(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--{flag} {path}: the tokenizer cannot be loaded ({_first_line(error)})") from error
+        folder = Path(path)
+        if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+            raise UserError(
+                f"--{flag} {path}: the folder has no tokenizer (tokenizer.json or tokenizer.model); copy the files of "
+                "the model that it was trained from"
+            ) from error
+        raise UserError(f"--{flag} {path}: the tokenizer cannot be loaded ({_reason(error, path)})") from error
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"--{flag} {path}: the tokenizer has no EOS token, so no answer could ever end; set eos_token in its "
@@ -122,5 +133,15 @@ def _nearest(folder: Path) -> str:
     return f"; did you mean {parent / near[0]}?" if near else f"; {parent.absolute()} has no folder like it"
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
+def _reason(error: Exception, path: str) -> str:
+    """Why a config or tokenizer could not be read, in one line."""
+    if CUSTOM_CODE_SIGN in str(error):
+        return (
+            "it brings Python code of its own, which is not run unless --trust_remote_code is given; give it only if "
+            "you have read that code"
+        )
+    if isinstance(error, KeyError):
+        return f"a file lacks {error}: it is damaged or of another version"
+    line = str(error).strip().split("\n")[0] or type(error).__name__
+    nowhere = "" if Path(path).is_dir() else f"; there is no folder {Path(path).absolute()} either"
+    return line.rstrip(".") + nowhere

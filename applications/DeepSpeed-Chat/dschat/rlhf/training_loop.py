@@ -37,6 +37,7 @@ from dschat.preparation import (
     tensorboard_folder,
 )
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
+from dschat.rlhf.experience import Experience
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source, check_reward_source
@@ -45,7 +46,7 @@ from dschat.rlhf.rollout import AnswerTokens
 from dschat.rlhf.rollout_metrics import ScoredAnswers
 from dschat.runtime.checkpoint import link
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
-from dschat.runtime.distributed import main_process_first, rank, world_size
+from dschat.runtime.distributed import main_process_first, rank, reduce_sum, world_size
 from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.health import RunHealth
 from dschat.runtime.logging import set_up_logging, show_table, step_progress
@@ -61,6 +62,13 @@ SHOWN_METRICS = ("reward", "penalty", "log_ratio", "response_length", "actor_los
 EVALUATED_METRICS = (
     *("reward", "penalty", "log_ratio", "response_length", "ended_share"),
     *("test_pass_rate", "strict_pass_rate"),
+)
+SFT_IS_SILENT = (
+    "the SFT model answers nothing; see what it writes (chat.py --path ...), train step 1 longer or on longer answers"
+)
+POLICY_IS_SILENT = (
+    "the policy has unlearned to answer; go back with a lower --actor_learning_rate or a higher --kl_ctl, and see what "
+    "the reward pays for"
 )
 SHOWN_ANSWERS = 4
 SHOWN_CHARACTERS = 300
@@ -241,13 +249,16 @@ class PPOLoop:
         means = WeightedMeans(self._prepared.device)
         experiences = []
         answers: ScoredAnswers | None = None
+        said = 0
         for prompts in self._prompt_batches(step):
             experience, answers = self._trainer.generate_experience(prompts, means, step=step)
             experiences.append(experience)
-        if self._trainer.train_rlhf(experiences, means, step=step):
-            self._broken.succeeded()
-        else:
-            self._broken.skip()
+            said += sum(map(bool, answers.answers))
+        if not self._left_out(experiences, said, step):
+            if self._trainer.train_rlhf(experiences, means, step=step):
+                self._broken.succeeded()
+            else:
+                self._broken.overflowed()
         metrics = means.reduce()
         metrics["reward_std"] = math.sqrt(max(metrics.pop("reward_square") - metrics["reward"] ** 2, 0.0))
         metrics["actor_learning_rate"] = self._engine.actor.get_lr()[0]
@@ -257,6 +268,28 @@ class PPOLoop:
         if self._config.monitoring.print_answers and step % self._config.monitoring.print_answers_interval == 0:
             _show_answers(step, answers)
         return metrics
+
+    def _left_out(self, experiences: Sequence[Experience], said: int, step: int) -> bool:
+        """Whether no rank has an answer to learn from, so that the step changes no weight.
+
+        Args:
+            experiences: of this rank's answers.
+            said: how many of them hold any text.
+            step: its number.
+        """
+        usable = sum(int(experience.response_mask.any(dim=-1).sum()) for experience in experiences)
+        counts = reduce_sum(torch.tensor([usable, said], device=self._prepared.device)).tolist()
+        if counts[0]:
+            return False
+        answers = self._plan.batches.prompts
+        if counts[1]:
+            report, advice = f"none of the {answers} answers of step {step} got a score", "the warnings above say why"
+        else:
+            report = f"all {answers} answers of step {step} are empty: each ends before it says anything"
+            silent_from_the_start = self._broken.in_a_row == step - 1
+            advice = SFT_IS_SILENT if silent_from_the_start else POLICY_IS_SILENT
+        self._broken.leave_out(report, advice=advice)
+        return True
 
     def _prompt_batches(self, step: int) -> Iterator[PromptBatch]:
         """This rank's rollout batches of one step."""
@@ -334,7 +367,7 @@ def _prepare(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
     )
     if config.has_reward_checkpoint:
         return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
-    head = "its score head" if has_head(critic) else "a new score head"
+    head = "its score head" if has_head("critic_model_name_or_path", critic) else "a new score head"
     logger.info("scores come from unit tests, without a reward model; the critic starts from %s with %s", critic, head)
     return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=True)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dschat.errors import RankFault, TrainingFault, UserError
+from dschat.runtime.rendezvous import free_port, has_agent_store, take_seat
 
 T = TypeVar("T")
 
@@ -40,15 +40,11 @@ def prepare_environment(local_rank: int) -> None:
     if tools not in os.environ.get("PATH", "").split(os.pathsep):
         os.environ["PATH"] = tools + os.pathsep + os.environ.get("PATH", "")
     if "RANK" not in os.environ:
-        alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
-        os.environ.update(alone)
+        os.environ.update(RANK="0", WORLD_SIZE="1")
+    if os.environ.get("WORLD_SIZE") == "1" and not has_agent_store():
+        # nobody has to find it: several runs of one process share a machine whatever port the launcher named
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(free_port()))
     os.environ.setdefault("LOCAL_RANK", str(max(local_rank, 0)))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def initialize(local_rank: int, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> torch.device:
@@ -57,6 +53,8 @@ def initialize(local_rank: int, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECO
     Args:
         local_rank: what the launcher passed, or -1.
         timeout_seconds: how long a rank waits for the others before it gives up.
+    Raises:
+        UserError: the port at which the ranks meet is another run's.
     """
     prepare_environment(local_rank)
     import deepspeed
@@ -66,7 +64,9 @@ def initialize(local_rank: int, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECO
     if accelerator.device_name() != "cpu":
         accelerator.set_device(int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
+        store = take_seat(timeout_seconds=timeout_seconds)
         deepspeed.init_distributed(verbose=False, timeout=timedelta(seconds=timeout_seconds))
+        del store
     return torch.device(accelerator.current_device_name())
 
 

@@ -70,9 +70,10 @@ class BrokenSteps:
         self._guards = guards
         self._engines = engines
         self._last_good = last_good
-        self._in_a_row = 0
         self.skipped = 0
         """Steps left out so far."""
+        self.in_a_row = 0
+        """Steps left out one after the other until now; overflows of fp16 do not count."""
 
     def handle(self, fault: NonFinite, rows: Sequence[int]) -> None:
         """Count a broken step, or end the run; all ranks call it together.
@@ -91,29 +92,39 @@ class BrokenSteps:
             raise TrainingFault(f"{report}; the weight {weight} is broken itself, {self._last_good()}") from fault
         if self._guards.on_nan == "stop":
             raise TrainingFault(f"{report}; {self._last_good()}, --on_nan skip leaves such steps out") from fault
-        self.skip()
-        if self._in_a_row >= self._guards.max_skipped_steps:
-            raise TrainingFault(
-                f"{report}; the last {self._in_a_row} steps were all left out, that is enough: {self._last_good()}"
-            ) from fault
+        self.leave_out(report)
+
+    def leave_out(self, report: str, *, advice: str | None = None) -> None:
+        """Count a step that is left out, or end the run if it is one too many; all ranks call it together.
+
+        Args:
+            report: why it is.
+            advice: what to do if that is so every time.
+        Raises:
+            TrainingFault: as many steps in a row were left out as --max_skipped_steps says.
+        """
+        self.skipped += 1
+        self.in_a_row += 1
+        if self.in_a_row >= self._guards.max_skipped_steps:
+            last = f"{advice}; {self._last_good()}" if advice else self._last_good()
+            raise TrainingFault(f"{report}; the last {self.in_a_row} steps were all left out, that is enough: {last}")
         logger.warning("a step is left out: %s", report)
 
-    def skip(self) -> None:
-        """Count a step that was left out."""
+    def overflowed(self) -> None:
+        """Count a step that fp16 left out while it looks for a loss scale, which ends by itself."""
         self.skipped += 1
-        self._in_a_row += 1
 
     def succeeded(self) -> None:
         """Note that a step changed the weights."""
-        self._in_a_row = 0
+        self.in_a_row = 0
 
     def state_dict(self) -> dict[str, int]:
         """Counts so far."""
-        return {"skipped": self.skipped, "in_a_row": self._in_a_row}
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Go on counting."""
-        self.skipped, self._in_a_row = state["skipped"], state["in_a_row"]
+        self.skipped, self.in_a_row = state["skipped"], state["in_a_row"]
 
     def _broken_weight(self) -> str | None:
         """The first weight that is not finite on any rank, None if all are."""

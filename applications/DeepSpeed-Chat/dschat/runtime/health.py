@@ -22,6 +22,10 @@ class RunHealth:
     """Compares the metrics of PPO steps with those of the first ones."""
 
     def __init__(self, *, penalty_coef: float) -> None:
+        """
+        Args:
+            penalty_coef: coefficient of the penalty, where a step's metrics do not bring their own.
+        """
         self._penalty_coef = penalty_coef
         self._sums = dict.fromkeys(COMPARED, 0.0)
         self._steps = 0
@@ -42,14 +46,15 @@ class RunHealth:
                 self._sums[name] += metrics[name]
             return
         reward, spread, length = (self._sums[name] / self._steps for name in COMPARED)
-        charge = self._penalty_coef * metrics["penalty_per_answer"]
-        if abs(metrics["reward"] - reward) > EXPLOSION * spread:
+        charge = metrics.get("penalty_coef", self._penalty_coef) * metrics["penalty_per_answer"]
+        # where all answers began with the same reward, it has no scale
+        if spread and abs(metrics["reward"] - reward) > EXPLOSION * spread:
             self._warn(
                 "reward",
                 f"the mean reward is {metrics['reward']:.4g} at step {step}, it began at {reward:.4g} with a standard "
                 f"deviation of {spread:.4g}: look at the answers (--print_answers) before you trust it",
             )
-        if abs(charge) > EXPLOSION * spread:
+        if spread and abs(charge) > EXPLOSION * spread:
             self._warn(
                 "penalty",
                 f"the penalty of an answer is {charge:.4g} at step {step}, more than {EXPLOSION:g} standard deviations "

@@ -6,7 +6,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import datasets
 import transformers
@@ -104,7 +104,7 @@ def step_progress(total: int, title: str) -> Iterator[StepProgress]:
 
 
 def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table on rank 0; cells are shown as they are, without markup."""
+    """Print a table on rank 0; cells are shown as they are, without markup. Where it cannot be printed, it is not."""
     if not is_main_process():
         return
     table = Table(title=title, show_lines=True)
@@ -112,7 +112,9 @@ def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    # log lines are as patient where the output goes to a full disk
+    with suppress(OSError):
+        console().print(table)
 
 
 def _clock(seconds: float) -> str:

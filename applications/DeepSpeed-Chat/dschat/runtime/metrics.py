@@ -6,15 +6,20 @@ import json
 import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, TextIO
 
 import torch
 from torch import Tensor
 
 from dschat.runtime.distributed import is_main_process, reduce_sum, union
 from dschat.runtime.faults import hit
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +53,7 @@ class WeightedMeans:
 class MetricsLog:
     """Writes one JSON object per step to a file and the same numbers to TensorBoard; a no-op off rank 0.
 
-    A file that cannot be written costs its numbers and a warning, not the run.
+    What cannot be written costs its numbers and one warning, not the run.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None, *, done: int | None = None) -> None:
@@ -59,55 +64,57 @@ class MetricsLog:
             done: steps that a resumed run has behind it: lines of later steps are cut off, and new ones appended, so
                 that no step appears twice. None for a new file.
         """
-        self._file = None
-        self._writer = None
-        self._silent: set[str] = set()
+        self._file: TextIO | None = None
+        self._writer: SummaryWriter | None = None
+        self._silent: set[object] = set()
+        self._names = (path, tensorboard)
         if not is_main_process():
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if done is not None:
-            cut_back(path, done)
-        self._file = path.open("w" if done is None else "a", encoding="utf-8")
+        with self._forgiving(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if done is not None:
+                cut_back(path, done)
+            self._file = path.open("w" if done is None else "a", encoding="utf-8")
         if tensorboard is not None:
             # slow to import, and only some runs want it
             from torch.utils.tensorboard import SummaryWriter
 
-            try:
+            with self._forgiving(tensorboard):
                 self._writer = SummaryWriter(str(tensorboard), purge_step=None if done is None else done + 1)
-            except OSError as error:
-                self._complain("TensorBoard's files", error)
 
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Record the numbers of one step; NaN and infinity are written as null, which JSON has."""
-        if self._file is None:
-            return
-        finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
-        try:
-            self._file.write(json.dumps({"step": step, **finite}) + "\n")
-            self._file.flush()
-        except OSError as error:
-            self._complain(self._file.name, error)
+        path, tensorboard = self._names
+        if self._file is not None:
+            finite = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+            with self._forgiving(path):
+                self._file.write(json.dumps({"step": step, **finite}) + "\n")
+                self._file.flush()
         if self._writer is not None:
-            try:
+            with self._forgiving(tensorboard):
                 for name, value in metrics.items():
                     self._writer.add_scalar(name, value, step)
-            except OSError as error:
-                self._complain("TensorBoard's files", error)
-        hit("metrics.written")
+        if is_main_process():
+            hit("metrics.written")
 
     def close(self) -> None:
         """Flush and close both files."""
-        for file in (self._file, self._writer):
+        for name, file in zip(self._names, (self._file, self._writer), strict=True):
             if file is not None:
-                try:
+                with self._forgiving(name):
                     file.close()
-                except OSError as error:
-                    self._complain("the end of the metrics", error)
 
-    def _complain(self, what: str, error: OSError) -> None:
-        if what not in self._silent:
-            logger.warning("%s cannot be written (%s); training goes on without", what, error.strerror)
-            self._silent.add(what)
+    @contextmanager
+    def _forgiving(self, place: Path | None) -> Iterator[None]:
+        """Within the body a failure to write there is a warning, the first time."""
+        try:
+            yield
+        except OSError as error:
+            if place not in self._silent:
+                self._silent.add(place)
+                logger.warning(
+                    "%s cannot be written (%s); training goes on without these numbers", place, error.strerror
+                )
 
     def __enter__(self) -> MetricsLog:
         return self

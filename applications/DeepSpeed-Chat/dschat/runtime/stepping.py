@@ -36,7 +36,7 @@ def step_all(engines: Mapping[str, Any], losses: Mapping[str, Tensor], *, step: 
         raise
     broken = [name for name, engine in engines.items() if not gradients_are_finite(engine)]
     if broken:
-        can_shrink = all(_loss_scale(engine) > MIN_LOSS_SCALE for engine in engines.values())
+        can_shrink = all(map(_can_shrink, engines.values()))
         _drop_all(engines)
         if can_shrink:
             return False
@@ -63,12 +63,16 @@ def gradients_are_finite(engine: Any) -> bool:
     return all(bool(torch.isfinite(norm)) and bool(norm >= 0) for norm in map(torch.as_tensor, norms))
 
 
-def _loss_scale(engine: Any) -> float:
-    """The loss scale of fp16, 0 elsewhere."""
+def _can_shrink(engine: Any) -> bool:
+    """Whether an overflow makes the loss scale of fp16 smaller: not where it was fixed or is the smallest already."""
     if not engine.fp16_enabled():
-        return 0.0
-    scale = getattr(engine.optimizer, "cur_scale", None)
-    return float(engine.optimizer.loss_scale if scale is None else scale)
+        return False
+    optimizer = engine.optimizer
+    # at stage 0 it is kept elsewhere
+    dynamic = getattr(optimizer, "dynamic_loss_scale", None)
+    if dynamic is None:
+        dynamic = optimizer.loss_scale_config.dynamic_loss_scale
+    return dynamic and float(optimizer.loss_scale) > MIN_LOSS_SCALE
 
 
 def _drop_all(engines: Mapping[str, Any]) -> None:
@@ -94,13 +98,18 @@ def _drop_step(engine: Any) -> None:
         forced = {"_get_norm_groups": lambda: [torch.tensor(torch.nan)]}
     else:
         forced = {"check_grad_overflow": True, "check_overflow": lambda **_: setattr(optimizer, "overflow", True)}
-    with _attributes(optimizer, forced):
+    # at the smallest loss scale DeepSpeed would end the run in its own way
+    lenient = {"raise_error_at_min_scale": False}
+    with _attributes(optimizer, forced), _attributes(getattr(optimizer, "loss_scaler", None), lenient):
         engine.step()
 
 
 @contextmanager
-def _attributes(target: Any, values: Mapping[str, Any]) -> Iterator[None]:
-    """Within the body an object has other attributes of its own."""
+def _attributes(target: Any | None, values: Mapping[str, Any]) -> Iterator[None]:
+    """Within the body an object, if there is one, has other attributes of its own."""
+    if target is None:
+        yield
+        return
     before = {name: vars(target)[name] for name in values if name in vars(target)}
     for name, value in values.items():
         setattr(target, name, value)

@@ -170,7 +170,7 @@ class SupervisedLoop:
         if step_all({"model": self._engine}, {"training loss": torch.stack(losses)}, step=step):
             self._broken.succeeded()
         else:
-            self._broken.skip()
+            self._broken.overflowed()
         tokens = sum(self._objective.num_tokens(batch) for batch, real in batches if real)
         return self._step_metrics(means, tokens, started, step)
 
