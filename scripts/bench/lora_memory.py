@@ -11,7 +11,6 @@ memory) beyond what it held before it built the model. Weights are random: those
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import subprocess
 import sys
@@ -25,11 +24,11 @@ from rich.console import Console
 from rich.table import Table
 
 from dschat.config.adapter import AdapterSettings
+from dschat.runtime.memory import peak_since, start_peak
 
 MIB = 2**20
 VARIANTS = ("full", "lora beside all", "lora alone")
 WIDTH, LAYERS, VOCABULARY = 768, 12, 8192
-STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -108,28 +107,6 @@ def adapter_of(options: argparse.Namespace) -> AdapterSettings | None:
         rank=options.rank, alpha=float(options.rank), module_names=(), learning_rate=1e-3,
         alone=options.variant == "lora alone", quantized=False, role="",
     )  # fmt: skip
-
-
-def start_peak(device: torch.device) -> int:
-    """Bytes held now; the peak counts from here."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        return torch.cuda.memory_allocated(device)
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")  # see proc(5): resets the peak resident set size
-    return resident("VmRSS")
-
-
-def peak_since(before: int, device: torch.device) -> int:
-    """Bytes of the peak beyond `before`."""
-    now = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resident("VmHWM")
-    return now - before
-
-
-def resident(field: str) -> int:
-    """A memory figure of this process in bytes, from proc(5)."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
 
 
 def measure_apart(variant: str, words: Sequence[str]) -> Memory:

@@ -174,27 +174,6 @@ def test_nan_loss_stops_before_the_weights_change(paths: dict[str, str], tmp_pat
 
 
 @pytest.mark.trains
-def test_dry_run_reports_and_trains_nothing(
-    paths: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dschat.config.sections import WassersteinConfig
-    from dschat.config.steps import parse_ppo_config
-    from dschat.rlhf.training_loop import run_ppo
-
-    extra = "--dry_run --per_device_generation_batch_size 4 --per_device_training_batch_size 4"
-    config = parse_ppo_config(
-        ppo_arguments(paths, tmp_path / "out", f"{extra} --gradient_accumulation_steps 2"),
-        regularizer=WassersteinConfig,
-    )
-    run_ppo(config)
-    printed = capfd.readouterr().out
-    assert "a PPO step samples 8 answers on 1 device(s) (2 rollout batches of 4 each) and makes 1 optimizer" in printed
-    for role in ("actor", "reference", "critic", "reward model"):
-        assert f"{role}: 0.0 M parameters" in printed
-    assert not (tmp_path / "out" / "metrics.jsonl").exists()
-
-
-@pytest.mark.trains
 def test_a_run_whose_logs_cannot_be_written_trains_and_saves_all_the_same(
     paths: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,7 +34,9 @@ class Ended:
     text: str
     """All that the ranks printed, one after the other."""
     places: tuple[str, ...]
-    """The fault places that it passed, in order; the last is where a single rank was killed."""
+    """The fault places that the victim passed, in order; the last is where it was killed, if at one."""
+    changes: tuple[str, ...] = ()
+    """The changes of files that the victim came to, where it was watched; the last is the one it was killed before."""
 
     @property
     def status(self) -> int:
@@ -63,6 +65,10 @@ class Forks:
         setup: str = "",
         environment: Mapping[str, str] | None = None,
         ranks: int = 1,
+        victim: int = 0,
+        seconds: float | None = None,
+        operation: int | None = None,
+        watched: Path = Path(),
     ) -> Ended:
         """Run a job to its end.
 
@@ -72,20 +78,27 @@ class Forks:
             setup: `module:function` to call in the process before the job.
             environment: more variables of the process.
             ranks: how many processes train together, without a launcher to end the others when one fails.
+            victim: the rank that is killed or watched; its places are recorded.
+            seconds: kill the victim after so long.
+            operation: kill it before the change of this number, from 1, below `watched`; 0: only record the changes.
+            watched: a folder.
         """
         log, trace = self._folder / "log", self._folder / "trace"
-        trace.unlink(missing_ok=True)
-        variables = {faults.FAULT: fault, faults.TRACE: str(trace), **(environment or {})}
+        for old in self._folder.glob(f"{trace.name}-*"):
+            old.unlink()
         request = {
-            "job": dataclasses.asdict(job), "environment": variables, "log": str(log), "setup": setup, "ranks": ranks,
+            "job": dataclasses.asdict(job), "environment": {faults.FAULT: fault, **(environment or {})}, "setup": setup,
+            "log": str(log), "trace": str(trace), "ranks": ranks, "victim": victim, "seconds": seconds,
+            "operation": operation, "watched": str(watched),
         }  # fmt: skip
         assert self._server.stdin is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        statuses = json.loads(self._answer())["statuses"]
-        places = tuple(trace.read_text().splitlines()) if trace.exists() else ()
+        answer = json.loads(self._answer())
+        of_victim = Path(f"{trace}-{victim}")
+        places = tuple(of_victim.read_text().splitlines()) if of_victim.exists() else ()
         texts = [Path(f"{log}-{number}").read_text(errors="replace") for number in range(ranks)]
-        return Ended(tuple(statuses), "\n".join(texts), places)
+        return Ended(tuple(answer["statuses"]), "\n".join(texts), places, tuple(answer["changes"]))
 
     def close(self) -> None:
         """End the server."""

@@ -147,6 +147,11 @@ def break_losses_of_rank_1() -> None:
     SFTObjective.__call__ = poisoned
 
 
+def forget_the_torch_generator() -> None:
+    """Draw other dropout after a resumption."""
+    forget("torch generator")
+
+
 def forget(piece: str) -> None:
     """Leave one piece of the state as it was before the state was read."""
     if piece == "finished steps":

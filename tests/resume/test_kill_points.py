@@ -1,29 +1,24 @@
-"""A run that is killed at every place where it touches a file or changes a weight ends as if nothing had happened."""
+"""A run that is killed at every place where it touches a file or changes a weight ends as if nothing had happened.
+
+`scripts/soak.py` looks at each kill by itself, and at many more.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from dschat.runtime.store import list_states
+from tests.resume.file_operations import can_watch
 from tests.resume.forks import Forks, numbers, weights
 from tests.resume.runs import STEPS, job
+from tests.resume.trials import KILLED, numbered
 
-KILLED = -9
 TOTAL = 36
-"""Steps of a run: more than there are places, of which not every one costs a step."""
-
-
-def points_of_a_step(places: tuple[str, ...]) -> list[tuple[str, int]]:
-    """Every place that a process passes, with how often it has passed it by then."""
-    passed: Counter[str] = Counter()
-    points = []
-    for place in places:
-        passed[place] += 1
-        points.append((place, passed[place]))
-    return points
+"""Steps of a run: more than there are kills that cost one."""
+CHANGES_STRIDE = 25
+"""Of the changes of files, which are named in no place, so many are passed over."""
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -38,8 +33,8 @@ def test_killed_at_every_place_one_after_the_other(
     assert begun.status == KILLED, begun.text
     resumed = job(step, paths, killed, f"{steps} --resume auto")
     # one step of a resumed process, up to where the next begins to save
-    cycle = forks.run(resumed, fault="loop.step_done:2")
-    points = points_of_a_step(cycle.places)
+    cycle = forks.run(resumed, fault="loop.step_done:2", operation=0 if can_watch() else None, watched=killed)
+    points = numbered(cycle.places)
     assert len(points) >= 25
     done = 4
     for place, count in points:
@@ -48,6 +43,13 @@ def test_killed_at_every_place_one_after_the_other(
         assert ended.places[-1] == place
         newest = list_states(killed / "state")[0][0]
         assert newest >= done, (place, count)
+        done = newest
+    for number in range(1, len(cycle.changes), CHANGES_STRIDE):
+        ended = forks.run(resumed, operation=number, watched=killed)
+        assert ended.status == KILLED, (number, ended.text)
+        assert len(ended.changes) == number
+        newest = list_states(killed / "state")[0][0]
+        assert newest >= done, ended.changes[-1]
         done = newest
     assert done < TOTAL
     finished = forks.run(resumed)

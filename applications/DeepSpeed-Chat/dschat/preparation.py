@@ -1,9 +1,11 @@
-"""What every step does before it trains: ranks, log, tokenizer, data, and the report of a dry run."""
+"""What every step does before it trains: ranks, log, tokenizer, data, and where a dry run works."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +24,11 @@ from dschat.errors import UserError
 from dschat.models.causal_lm import check_context
 from dschat.models.tokenizer import SENTINEL_NONE, check_model_path, load_config, load_tokenizer
 from dschat.models.weights import check_weights
+from dschat.runtime import files
 from dschat.runtime.distributed import decided_by_main, initialize, is_main_process, main_process_first
 from dschat.runtime.lock import RunLock
 from dschat.runtime.logging import set_up_logging
+from dschat.runtime.memory import MIB, MemoryMeter
 from dschat.runtime.resume import AUTO, NEVER, check_same_run, find_state
 from dschat.runtime.run import METRICS_NAME, Continuation
 from dschat.runtime.stopping import follow_launcher
@@ -39,6 +43,7 @@ class Prepared:
 
     device: torch.device
     output: Path
+    """The folder that the run works in."""
     model_path: str
     """Checked name or folder of the model that brought the tokenizer."""
     tokenizer: PreTrainedTokenizerBase
@@ -86,7 +91,8 @@ def prepare(
     device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
     if runtime.local_rank >= 0:
         follow_launcher()
-    folder = output_folder(output, resume)
+    check_holds_no_run(output, resume)
+    folder = work_folder(output, dry_run=runtime.dry_run)
     source = data_source(data, folder, seed=runtime.seed, sft_data=sft_data, needs_tests=needs_tests)
     with main_process_first():
         phase_data = build_phase(source, phase=phase, tokenizer=tokenizer, max_length=max_length)
@@ -95,19 +101,39 @@ def prepare(
 
 
 @contextmanager
-def claimed(output: OutputConfig) -> Iterator[None]:
-    """Within the body no other run writes to the output folder; UserError if one does already."""
-    folder = output_path(output)
+def claimed(output: OutputConfig, *, dry_run: bool) -> Iterator[None]:
+    """Within the body no other run writes to the folder that this one works in; UserError if one does already.
+
+    In a dry run the folder is a temporary one, which is deleted at the end.
+    """
+    folder = work_folder(output, dry_run=dry_run)
     if not is_main_process():
         yield
         return
     with RunLock(folder):
-        yield
+        try:
+            yield
+        finally:
+            if dry_run:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def output_path(output: OutputConfig) -> Path:
-    """The folder that a run writes to, made if it is not there; UserError where it cannot be."""
-    folder = Path(str(output.output_dir)).expanduser().absolute()
+    """--output_dir, absolute."""
+    return Path(str(output.output_dir)).expanduser().absolute()
+
+
+def work_folder(output: OutputConfig, *, dry_run: bool) -> Path:
+    """The folder that a run writes to, made if it is not there; UserError where it cannot be.
+
+    Args:
+        output: names it.
+        dry_run: take a temporary one on the same disk instead: in the folder if that is there, else where it would be.
+    """
+    folder = output_path(output)
+    if dry_run:
+        place = next(known for known in (folder, *folder.parents) if known.exists())
+        folder = place / f"{files.ASIDE}dry-run-{folder.name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -115,8 +141,8 @@ def output_path(output: OutputConfig) -> Path:
     return folder
 
 
-def output_folder(output: OutputConfig, resume: str) -> Path:
-    """The same; UserError also where it holds a run that this one does not go on from."""
+def check_holds_no_run(output: OutputConfig, resume: str) -> None:
+    """UserError where the output folder holds a run that this one does not go on from."""
     folder = output_path(output)
     goes_on = resume != NEVER and (resume == AUTO or Path(resume).expanduser().absolute().is_relative_to(folder))
     held = [name for name in (METRICS_NAME, STATES_FOLDER) if (folder / name).exists()]
@@ -125,11 +151,36 @@ def output_folder(output: OutputConfig, resume: str) -> Path:
             f"--output_dir {output.output_dir} already holds a run ({held[0]}); pass --resume auto to go on with it, "
             "--overwrite_output_dir to start anew, or another folder"
         )
-    return folder
+
+
+def one_step(config: Any) -> Any:
+    """The settings of what a dry run does: one step, every file of which goes to its temporary folder."""
+    return dataclasses.replace(
+        config,
+        schedule=dataclasses.replace(config.schedule, max_steps=1),
+        output=dataclasses.replace(config.output, tensorboard_path=None),
+    )
+
+
+def describe_rehearsal(memory: MemoryMeter, prepared: Prepared, what: str = "") -> str:
+    """One sentence at the end of a dry run.
+
+    Args:
+        memory: measured the step.
+        prepared: where it was made.
+        what: more about the step, after a space.
+    """
+    kind = "resident memory" if prepared.device.type == "cpu" else "device memory"
+    return (
+        f"dry run: one step{what} was made, saved and deleted; at its peak it took "
+        f"{memory.peaks['step'] / MIB:,.1f} MiB of {kind} beyond the loaded models"
+    )
 
 
 def continuation(config: Any, prepared: Prepared, models: Mapping[str, str]) -> Continuation:
     """From which state the run goes on, checked, and where its own states go; all ranks call it together.
+
+    A dry run checks the state, but starts from the beginning.
 
     Args:
         config: settings of the step.
@@ -145,9 +196,12 @@ def continuation(config: Any, prepared: Prepared, models: Mapping[str, str]) -> 
         if Path(path).is_dir():
             settings.pop(f"--{flag}", None)
             settings[f"content of --{flag}"] = decided_by_main(partial(folder_key, Path(path)))
-    point = find_state(prepared.output, saving.resume)
+    point = find_state(output_path(config.output), saving.resume)
     if point is not None:
         check_same_run(point, stage=stage, settings=settings, override=saving.resume_override)
+        if config.runtime.dry_run:
+            logger.info("the run would go on after step %d, from %s", point.manifest.step, point.folder)
+            point = None
     states = prepared.output / STATES_FOLDER
     store = StateStore(states, stage, settings, limit=saving.save_total_limit, on_full_disk=saving.on_full_disk)
     return Continuation(prepared.output, saving, store, point, prepared.device)

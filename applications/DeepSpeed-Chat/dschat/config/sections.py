@@ -169,7 +169,9 @@ class RuntimeConfig:
     )
     trust_remote_code: bool = HfArg(default=False, help="Run Python code that a model folder brings along.")
     dry_run: bool = HfArg(
-        default=False, help="Check settings, data and checkpoints, print batch sizes and memory, and stop."
+        default=False,
+        help="Check everything, make and save one step in a temporary folder (step 3: answers of 4 tokens), print the "
+        "batch sizes and the memory, and leave --output_dir as it was.",
     )
 
 

@@ -32,6 +32,7 @@ from dschat.runtime.deepspeed_config import (
     usable_dtype,
 )
 from dschat.runtime.distributed import whole_copy
+from dschat.runtime.memory import MemoryMeter
 from dschat.runtime.moving_average import MovingAverage
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,7 @@ class DeepSpeedRLHFEngine:
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
             trained alone, actor and critic without theirs. No reward model is loaded where nothing asks for its scores.
         average: the actor's moving average, None without --enable_ema.
+        memory: what loading each model took.
     """
 
     actor: Any
@@ -79,10 +81,12 @@ class DeepSpeedRLHFEngine:
         self._tokenizer = tokenizer
         self._device = device
         self._dtype = usable_dtype(config.runtime)
+        self.memory = MemoryMeter(device)
         models = config.models
         logger.info("loading the actor from %s", paths.actor)
         load_actor = partial(self._load_causal_lm, paths.actor)
         self.actor = self._trained(
+            "actor",
             partial(
                 load_actor,
                 dropout=models.actor_dropout,
@@ -99,6 +103,7 @@ class DeepSpeedRLHFEngine:
             ),
         )
         self.reference = self._frozen(
+            "reference",
             self.actor,
             config.actor_adapter,
             partial(load_actor, dropout=0.0),
@@ -108,6 +113,7 @@ class DeepSpeedRLHFEngine:
         logger.info("loading the critic from %s", paths.critic)
         load_critic = partial(self._load_scorer, paths.critic, fresh_head=paths.fresh_critic_head)
         self.critic = self._trained(
+            "critic",
             partial(
                 load_critic,
                 dropout=models.critic_dropout,
@@ -122,6 +128,7 @@ class DeepSpeedRLHFEngine:
         self.reward = None
         if config.uses_reward_model:
             self.reward = self._frozen(
+                "reward model",
                 self.critic,
                 config.critic_adapter,
                 partial(load_critic, dropout=0.0),
@@ -237,15 +244,17 @@ class DeepSpeedRLHFEngine:
             lora_learning_rate=adapter.learning_rate if adapter else None,
         )
 
-    def _trained(self, load: partial[nn.Module], placement: Placement, optimization: Optimization) -> Any:
+    def _trained(self, role: str, load: partial[nn.Module], placement: Placement, optimization: Optimization) -> Any:
         settings = training_settings(placement, optimization, overrides=self._config.runtime.deepspeed_config)
-        return training_engine(load_partitioned(load, settings), settings, optimization)
+        with self.memory.during(role):
+            return training_engine(load_partitioned(load, settings), settings, optimization)
 
     def _frozen(
-        self, trained: Any, adapter: AdapterSettings | None, load: partial[nn.Module], placement: Placement
+        self, role: str, trained: Any, adapter: AdapterSettings | None, load: partial[nn.Module], placement: Placement
     ) -> nn.Module | WithoutAdapter:
         """The frozen copy of a trained model: loaded, or found inside it where nothing but the adapter changes."""
         if adapter is not None and adapter.alone:
             return WithoutAdapter(trained)
         settings = inference_settings(placement)
-        return frozen_model(load_partitioned(load, settings), settings, self._device)
+        with self.memory.during(role):
+            return frozen_model(load_partitioned(load, settings), settings, self._device)

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ from dschat.preparation import (
     cache_folder,
     claimed,
     continuation,
+    describe_rehearsal,
+    one_step,
     prepare,
     steps_per_epoch,
     tensorboard_folder,
@@ -72,6 +74,8 @@ POLICY_IS_SILENT = (
 )
 SHOWN_ANSWERS = 4
 SHOWN_CHARACTERS = 300
+REHEARSED_ANSWER_TOKENS = 4
+"""Tokens of an answer in a dry run."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,7 @@ def run_ppo(
     """
     set_up_logging()
     with ExitStack() as stack:
-        stack.enter_context(claimed(config.output))
+        stack.enter_context(claimed(config.output, dry_run=config.runtime.dry_run))
         if reward_source is None and not config.uses_reward_model:
             # before this process has an accelerator and gigabytes of weights
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
@@ -127,8 +131,9 @@ def _train(
     text = _plain_text(config, prepared)
     if config.runtime.dry_run:
         for line in memory_report(config, paths):
-            logger.info("%s", line)
-        return
+            logger.info("estimated: %s", line)
+        config = _rehearsal(config)
+        plan = _plan(config, len(prepared.data.train))
     torch.manual_seed(config.runtime.seed)
     engine = DeepSpeedRLHFEngine(config, paths, tokenizer, total_updates=plan.updates, device=prepared.device)
     regularizer = build_regularizer(
@@ -152,7 +157,11 @@ def _train(
         parser=parser,
         text=text,
     )
-    PPOLoop(config, prepared, engine, trainer, plan, goes_on).run()
+    loop = PPOLoop(config, prepared, engine, trainer, plan, goes_on)
+    with engine.memory.during("step"):
+        loop.run()
+    if config.runtime.dry_run:
+        _report_rehearsal(engine, prepared)
 
 
 class PPOLoop:
@@ -405,6 +414,26 @@ def _plan(config: PPOConfig, prompts: int) -> Plan:
     if config.schedule.max_steps:
         steps = min(steps, config.schedule.max_steps)
     return Plan(batches, steps, steps * batches.updates)
+
+
+def _rehearsal(config: PPOConfig) -> PPOConfig:
+    """The settings of a dry run."""
+    tokens = min(REHEARSED_ANSWER_TOKENS, config.rollout.max_answer_seq_len)
+    return replace(
+        one_step(config),
+        rollout=replace(config.rollout, max_answer_seq_len=tokens),
+        monitoring=replace(config.monitoring, eval_steps=0),
+    )
+
+
+def _report_rehearsal(engine: DeepSpeedRLHFEngine, prepared: Prepared) -> None:
+    """Log what a dry run measured."""
+    roles = {"actor": engine.actor, "reference": engine.reference, "critic": engine.critic}
+    if engine.reward is not None:
+        roles["reward model"] = engine.reward
+    for role, model in roles.items():
+        logger.info("measured: %s", engine.memory.describe(role, model))
+    logger.info("%s", describe_rehearsal(engine.memory, prepared, f" with answers of {REHEARSED_ANSWER_TOKENS} tokens"))
 
 
 def describe_plan(config: PPOConfig, plan: Plan, prompts: int) -> str:

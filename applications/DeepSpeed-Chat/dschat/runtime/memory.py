@@ -1,21 +1,30 @@
-"""Estimate of device memory per role, from the model's shape and its placement."""
+"""Device memory per role: estimated from the model's shape and its placement, and measured."""
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import torch
 from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from dschat.config.adapter import AdapterSettings
-from dschat.models.lora import adapter_sizes
+from dschat.models.lora import WithoutAdapter, adapter_sizes
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, Placement
 from dschat.runtime.distributed import ZERO_PARTITIONED
 
 FLOAT32_BYTES = 4
 FOUR_BIT_BYTES = 0.516  # 4 bits and the doubly quantized scale of every 64 weights (QLoRA, arXiv 2305.14314, Sec. 3)
 ADAM_STATES = 2  # first and second moment
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"
+"""Resets the peak of the resident memory, see proc(5)."""
 
 
 @dataclass(frozen=True)
@@ -109,3 +118,75 @@ def estimate(
     if placement.offload and stage >= 1:
         optimizer = 0.0
     return RoleMemory(role, parameters, weights, gradients, optimizer)
+
+
+class MemoryMeter:
+    """Peaks of this process's memory beyond what it held before: allocated on a GPU, resident on a CPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.peaks: dict[str, int] = {}
+        """Bytes, by what went on."""
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        """Measure the body."""
+        before = start_peak(self._device)
+        yield
+        self.peaks[what] = peak_since(before, self._device)
+
+    def describe(self, role: str, model: Any) -> str:
+        """What a model holds, and what it took at most to load it."""
+        if isinstance(model, WithoutAdapter):
+            return f"{role}: no memory of its own, it is the trained model without its adapter"
+        return (
+            f"{role}: {held_bytes(model) / MIB:,.1f} MiB of weights, gradients and optimizer states; loading it took "
+            f"{self.peaks[role] / MIB:,.1f} MiB at most"
+        )
+
+
+def held_bytes(model: Any) -> int:
+    """Bytes of a model's weights, gradients and optimizer states that this rank holds, on its device or in host memory.
+
+    Args:
+        model: a DeepSpeed engine, or a module. What an engine at ZeRO stage 1 or higher holds in buffers of its own
+            beside them is not counted.
+    """
+    parameters = list(getattr(model, "module", model).parameters())
+    # under ZeRO-3 the parameter itself is empty
+    tensors = [getattr(parameter, "ds_tensor", parameter) for parameter in parameters]
+    tensors += [parameter.grad for parameter in parameters if parameter.grad is not None]
+    wrapper = getattr(model, "optimizer", None)
+    optimizer = getattr(wrapper, "optimizer", wrapper)  # torch's, inside DeepSpeed's for ZeRO and 16 bits
+    for group in getattr(optimizer, "param_groups", ()):
+        tensors += group["params"]
+    for state in getattr(optimizer, "state", {}).values():
+        tensors += [value for value in state.values() if isinstance(value, torch.Tensor)]
+    # weights are often views of one long tensor
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (tensor.untyped_storage() for tensor in tensors)}
+    return sum(storages.values())
+
+
+def start_peak(device: torch.device) -> int:
+    """Bytes held now; the peak counts from here."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    with suppress(OSError, AttributeError):  # where the system does not offer it, the peak is that of the whole process
+        ctypes.CDLL(None).malloc_trim(0)
+        CLEAR_REFS.write_text(RESET_PEAK)
+    return _resident("VmRSS")
+
+
+def peak_since(before: int, device: torch.device) -> int:
+    """Bytes of the peak beyond `before`."""
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
+    return max(peak - before, 0)
+
+
+def _resident(field: str) -> int:
+    """A memory figure of this process in bytes, from proc(5); 0 on systems without it."""
+    if not STATUS.exists():
+        return 0
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024

@@ -57,7 +57,7 @@ class PairwiseObjective:
 
 def run_reward_training(config: RewardTrainingConfig) -> None:
     """Train step 2 from checked settings to a saved reward model."""
-    with claimed(config.output):
+    with claimed(config.output, dry_run=config.runtime.dry_run):
         prepared = prepare_supervised(config, "reward")
         train_supervised(
             config,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -14,7 +15,14 @@ from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.splits import Phase
 from dschat.models.lora import check_adapter
 from dschat.models.tokenizer import load_config
-from dschat.preparation import Prepared, continuation, prepare, tensorboard_folder
+from dschat.preparation import (
+    Prepared,
+    continuation,
+    describe_rehearsal,
+    one_step,
+    prepare,
+    tensorboard_folder,
+)
 from dschat.runtime.checkpoint import export_model, link_files
 from dschat.runtime.deepspeed_config import (
     Optimization,
@@ -27,7 +35,7 @@ from dschat.runtime.deepspeed_config import (
 )
 from dschat.runtime.distributed import world_size
 from dschat.runtime.guards import BrokenSteps
-from dschat.runtime.memory import estimate_adapted
+from dschat.runtime.memory import MemoryMeter, estimate_adapted
 from dschat.runtime.random_state import seed_generators
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
@@ -76,7 +84,7 @@ def train_supervised(
     title: str,
     shown: tuple[str, ...],
 ) -> None:
-    """Train step 1 or 2, or only report on it in a dry run.
+    """Train step 1 or 2; in a dry run one step of it, with a report.
 
     After every epoch the model stands in `<output>/step_<n>`, n counting optimizer steps, and is linked from
     `<output>` itself.
@@ -90,15 +98,7 @@ def train_supervised(
         title: name of the progress bar.
         shown: metrics beside it.
     """
-    settings = LoopSettings(
-        training=config.training,
-        schedule=config.schedule,
-        seed=config.runtime.seed,
-        output=prepared.output,
-        tensorboard=tensorboard_folder(config.output, prepared.output),
-        title=title,
-        shown_metrics=shown,
-    )
+    settings = _loop_settings(config, prepared, title, shown)
     shape = load_config(MODEL_FLAG, prepared.model_path, trust_remote_code=config.runtime.trust_remote_code)
     check_adapter(shape, config.adapter)
     dtype = usable_dtype(config.runtime)
@@ -106,10 +106,14 @@ def train_supervised(
     _report_plan(prepared, settings)
     goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model_path})
     if config.runtime.dry_run:
-        logger.info("%s", estimate_adapted("model", shape, placement, config.adapter, world_size=world_size()))
-        return
+        estimated = estimate_adapted("model", shape, placement, config.adapter, world_size=world_size())
+        logger.info("estimated: %s", estimated)
+        config = _rehearsal(config)
+        settings = _loop_settings(config, prepared, title, shown)
     seed_generators(config.runtime.seed)
-    engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
+    memory = MemoryMeter(prepared.device)
+    with memory.during("model"):
+        engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
 
     def save(step: int) -> None:
         folder = prepared.output / f"step_{step}"
@@ -120,7 +124,7 @@ def train_supervised(
     state = TrainingState(engines, device=prepared.device)
     broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
     state.register("broken_steps", broken)
-    SupervisedLoop(
+    loop = SupervisedLoop(
         engine,
         objective,
         settings,
@@ -128,7 +132,31 @@ def train_supervised(
         evaluation=prepared.data.evaluation,
         device=prepared.device,
         broken=broken,
-    ).run(save, ResumableRun(goes_on, state))
+    )
+    with memory.during("step"):
+        loop.run(save, ResumableRun(goes_on, state))
+    if config.runtime.dry_run:
+        logger.info("measured: %s", memory.describe("model", engine))
+        logger.info("%s", describe_rehearsal(memory, prepared))
+
+
+def _loop_settings(
+    config: SupervisedStepConfig, prepared: Prepared, title: str, shown: tuple[str, ...]
+) -> LoopSettings:
+    return LoopSettings(
+        training=config.training,
+        schedule=config.schedule,
+        seed=config.runtime.seed,
+        output=prepared.output,
+        tensorboard=tensorboard_folder(config.output, prepared.output),
+        title=title,
+        shown_metrics=shown,
+    )
+
+
+def _rehearsal(config: SupervisedStepConfig) -> SupervisedStepConfig:
+    """The settings of a dry run: one step, and one batch of each evaluation."""
+    return replace(one_step(config), training=replace(config.training, eval_iters=1))
 
 
 def _report_plan(prepared: Prepared, settings: LoopSettings) -> None:

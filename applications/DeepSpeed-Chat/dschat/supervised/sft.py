@@ -60,7 +60,7 @@ class SFTObjective:
 
 def run_sft(config: SFTConfig) -> None:
     """Train step 1 from checked settings to a saved model folder."""
-    with claimed(config.output):
+    with claimed(config.output, dry_run=config.runtime.dry_run):
         prepared = prepare_supervised(config, "sft", sft_data=config.sft_data)
         objective = SFTObjective(int(prepared.tokenizer.pad_token_id), config.sft_data.loss_on_prompt)
         train_supervised(
