@@ -33,7 +33,6 @@ def test_gradients_and_optimizer_states_are_those_of_the_trained_weights(
         assert memory.gradients == FLOAT32 * memory.trained
         # two moments each, and one step counter per tensor
         assert 0 <= memory.optimizer - 2 * FLOAT32 * memory.trained <= FLOAT32 * 100
-        assert memory.peak > 0
 
 
 def test_only_the_adapter_alone_needs_no_reference_of_its_own(found: dict[str, lora_memory.Memory]) -> None:
