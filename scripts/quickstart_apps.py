@@ -35,7 +35,7 @@ class Preset:
     """Problems per PPO step."""
     held_out: int = 1000
     """Held-out problems answered before and after PPO, at most."""
-    answers: int = 2
+    answers: int = 1
     """Answers to each of them."""
     shown: int = 6
     """Of these problems, in samples.md."""
@@ -65,7 +65,6 @@ FULL = Preset(
 FAST = Preset(
     ppo_batch=16,
     held_out=16,
-    answers=1,
     shown=2,
     model={"vocab_size": 1024, "hidden_size": 64, "num_layers": 2},
     sft={**FULL.sft, "num_train_epochs": 1, "max_steps": 40, "eval_iters": 4},
