@@ -53,7 +53,7 @@ FULL = Preset(
         "loss_on_prompt": "true",
     },
     # The solutions that think aloud do not fit into 48 tokens, the others do. The critic's head is new and says nothing
-    # at first, hence whitened advantages: without a baseline, scores below 0 would count against whatever the actor does.
+    # at first, hence whitened advantages: without a baseline, scores below 0 would count against whatever is tried.
     ppo={
         "actor_learning_rate": 1e-4, "critic_learning_rate": 1e-3, "whiten_advantages": "true",
         "max_steps": 24, "max_prompt_seq_len": 192, "max_answer_seq_len": 48,
