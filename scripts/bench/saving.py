@@ -23,8 +23,8 @@ from rich.table import Table
 from dschat.config.sections import DivergenceConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from dschat.errors import UserError, run_guarded
+from dschat.runtime.files import MIB
 
-MIB = 2**20
 STEPS = ("SFT", "PPO")
 SAVE_STEPS = 10
 COMMON = (
