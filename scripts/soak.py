@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests hold t
 
 from dschat.errors import UserError, run_guarded
 from dschat.runtime.logging import set_up_logging, show_table, step_progress
+from inference.console import quiet_transformers
 from tests.jobs import make_folders
 from tests.resume.file_operations import can_watch
 from tests.resume.forks import Forks
@@ -113,6 +114,7 @@ def report(found: Mapping[str, Mapping[str, Tally]]) -> bool:
 def run(options: argparse.Namespace) -> None:
     """Prepare, kill, report."""
     set_up_logging()
+    quiet_transformers()
     for flag, least in (("kills", 0), ("stride", 1), ("ranks", 1)):
         if getattr(options, flag) < least:
             raise UserError(f"--{flag} must be at least {least}, got {getattr(options, flag)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import random
@@ -29,7 +30,8 @@ FORGET = "DSCHAT_TEST_FORGET"
 PIECES = (
     *("actor weights", "actor optimizer", "actor schedule", "critic weights", "critic optimizer", "critic schedule"),
     *("python generator", "numpy generator", "torch generator"),
-    *("shared part", "part of each rank", "broken_steps", "health", "finished steps", "end of the metrics"),
+    *("shared part", "part of each rank", "broken_steps", "health", "trainer", "average"),
+    *("finished steps", "end of the metrics"),
 )
 
 
@@ -183,10 +185,10 @@ def _remembered(state: TrainingState, piece: str) -> Callable[[], Any]:
         case "torch generator":
             generator = torch.get_rng_state()
             return lambda: torch.set_rng_state(generator)
-        case "shared part" | "part of each rank" | "broken_steps" | "health":
+        case "shared part" | "part of each rank" | "broken_steps" | "health" | "trainer" | "average":
             parts = {**state._shared, **state._per_rank}
             member = parts[{"shared part": "counted", "part of each rank": "counted_here"}.get(piece, piece)]
-            before = member.state_dict()
+            before = copy.deepcopy(member.state_dict())
             return lambda: member.load_state_dict(before)
     engine = state._engines[part]
     match kind:

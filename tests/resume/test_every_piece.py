@@ -18,7 +18,8 @@ REMEMBERING = "tests.resume.mutations:remember_everything"
 
 
 def ppo(paths: dict[str, str], output: Path, extra: str = "") -> Job:
-    return job("ppo", paths, output, f"--max_steps 5 --on_nan skip {extra}")
+    changing = "--enable_ema --normalize_rewards --penalty_target 0.02"  # these have state of their own
+    return job("ppo", paths, output, f"--max_steps 5 --on_nan skip {changing} {extra}")
 
 
 def everything(folder: Path) -> tuple[Any, ...]:

@@ -57,6 +57,24 @@ def test_bad_overrides_are_named(text: str, tmp_path: Path, process_group: torch
         training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
 
 
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"checkpoint": {"writer": {"decoupled": True}}}, "checkpoint.writer"),
+        ({"datastates_ckpt": {}}, "datastates_ckpt"),
+    ],
+)
+def test_writers_that_states_cannot_wait_for_are_refused(
+    settings: dict[str, object], name: str, tmp_path: Path, process_group: torch.device
+) -> None:
+    file = tmp_path / "over.json"
+    file.write_text(json.dumps(settings))
+    with pytest.raises(UserError, match=f"asks for {name}, whose files arrive after"):
+        training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
+    file.write_text(json.dumps({"checkpoint": {"tag_validation": "Ignore"}}))
+    training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
+
+
 def test_frozen_models_get_no_optimizer(process_group: torch.device) -> None:
     settings = inference_settings(Placement(3, "fp32", offload=False))
     assert "optimizer" not in settings

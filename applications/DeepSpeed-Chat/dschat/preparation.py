@@ -28,7 +28,7 @@ from dschat.runtime import files
 from dschat.runtime.distributed import decided_by_main, initialize, is_main_process, main_process_first
 from dschat.runtime.lock import RunLock
 from dschat.runtime.logging import set_up_logging
-from dschat.runtime.memory import MIB, MemoryMeter
+from dschat.runtime.memory import MemoryMeter
 from dschat.runtime.resume import AUTO, NEVER, check_same_run, find_state
 from dschat.runtime.run import METRICS_NAME, Continuation
 from dschat.runtime.stopping import follow_launcher
@@ -106,10 +106,10 @@ def claimed(output: OutputConfig, *, dry_run: bool) -> Iterator[None]:
 
     In a dry run the folder is a temporary one, which is deleted at the end.
     """
-    folder = work_folder(output, dry_run=dry_run)
     if not is_main_process():
         yield
         return
+    folder = work_folder(output, dry_run=dry_run)
     with RunLock(folder):
         try:
             yield
@@ -134,6 +134,8 @@ def work_folder(output: OutputConfig, *, dry_run: bool) -> Path:
     if dry_run:
         place = next(known for known in (folder, *folder.parents) if known.exists())
         folder = place / f"{files.ASIDE}dry-run-{folder.name}"
+        if not is_main_process():  # which may have deleted it already because of a mistake
+            return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -173,7 +175,7 @@ def describe_rehearsal(memory: MemoryMeter, prepared: Prepared, what: str = "") 
     kind = "resident memory" if prepared.device.type == "cpu" else "device memory"
     return (
         f"dry run: one step{what} was made, saved and deleted; at its peak it took "
-        f"{memory.peaks['step'] / MIB:,.1f} MiB of {kind} beyond the loaded models"
+        f"{memory.peaks['step'] / files.MIB:,.1f} MiB of {kind} beyond the loaded models"
     )
 
 

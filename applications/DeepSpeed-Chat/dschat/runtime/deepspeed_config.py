@@ -218,6 +218,14 @@ def _read_overrides(path: str) -> dict[str, Any]:
         raise UserError(f"--deepspeed_config {path} is not readable as JSON: {error}") from error
     if not isinstance(settings, dict):
         raise UserError(f"--deepspeed_config {path} must hold a JSON object")
+    # these write behind the run's back, and a state is whole only when all of its files are
+    for section, entry in (("checkpoint", "writer"), ("datastates_ckpt", None)):
+        if section in settings and (entry is None or entry in settings[section]):
+            name = section if entry is None else f"{section}.{entry}"
+            raise UserError(
+                f"--deepspeed_config {path} asks for {name}, whose files arrive after the state that they belong to is "
+                "checked and committed; leave it out"
+            )
     return settings
 
 

@@ -17,11 +17,12 @@ from dschat.config.adapter import AdapterSettings
 from dschat.models.lora import WithoutAdapter, adapter_sizes
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, Placement
 from dschat.runtime.distributed import ZERO_PARTITIONED
+from dschat.runtime.files import MIB
 
 FLOAT32_BYTES = 4
 FOUR_BIT_BYTES = 0.516  # 4 bits and the doubly quantized scale of every 64 weights (QLoRA, arXiv 2305.14314, Sec. 3)
 ADAM_STATES = 2  # first and second moment
-GIB, MIB = 2**30, 2**20
+GIB = 2**30
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"
 """Resets the peak of the resident memory, see proc(5)."""
