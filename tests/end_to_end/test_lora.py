@@ -74,7 +74,7 @@ def test_reference_and_reward_model_inside_the_adapted_ones_equal_models_of_thei
     monkeypatch.setattr(
         DeepSpeedRLHFEngine,
         "_frozen",
-        lambda self, trained, adapter, load, placement: with_own_models(self, trained, None, load, placement),
+        lambda self, role, trained, _, load, placement: with_own_models(self, role, trained, None, load, placement),
     )
     loaded = run_job(Job("wpr", ppo_arguments(paths, tmp_path / "loaded", extra)))
     assert shared[-1]["log_ratio"] != 0.0
