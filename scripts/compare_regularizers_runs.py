@@ -147,12 +147,13 @@ def train_and_measure(settings: Settings, run: Run) -> dict[str, Any]:
 
 def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, Any]:
     # imported here: DeepSpeed takes seconds, and the process that only plans has no use for it
+    from dschat.rlhf.ppo_loop import PPOLoop
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
     from dschat.rlhf.reward_sources import build_reward_source
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
     from dschat.rlhf.rollout import AnswerTokens
-    from dschat.rlhf.training_loop import Plan, PPOLoop
+    from dschat.rlhf.setup import Plan
 
     config = ppo_config(settings, run, folder)
     prepared = replace(_prepare(settings), output=folder)

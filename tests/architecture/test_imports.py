@@ -42,10 +42,16 @@ ALLOWED = {
         "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency",
         "rlhf.macro_actions", "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
     },
+    "rlhf.setup": {
+        "config", "data", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout",
+    },
+    "rlhf.ppo_loop": {
+        "config", "data", "runtime", "preparation", "rlhf.experience", "rlhf.ppo_trainer", "rlhf.rlhf_engine",
+        "rlhf.rollout_metrics", "rlhf.setup",
+    },
     "rlhf.training_loop": {
-        "config", "data", "models", "runtime", "preparation", "rlhf.ppo_trainer", "rlhf.regularizers",
-        "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.constituency", "rlhf.experience",
-        "rlhf.rollout_metrics",
+        "config", "runtime", "preparation", "rlhf.constituency", "rlhf.ppo_loop", "rlhf.ppo_trainer",
+        "rlhf.regularizers", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.setup",
     },
 }  # fmt: skip
 

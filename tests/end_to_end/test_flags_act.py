@@ -15,7 +15,7 @@ from dschat.config.retired import RETIRED_FLAGS
 from dschat.config.sections import WassersteinConfig
 from dschat.data import plain_text
 from dschat.optimal_transport import TokenGeometry
-from dschat.rlhf import rlhf_engine, rollout, training_loop
+from dschat.rlhf import ppo_loop, rlhf_engine, rollout
 from dschat.rlhf.constituency import Constituent
 from tests.config import test_published_flags as published
 from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_pairs, write_text
@@ -154,7 +154,7 @@ def behaviour(program: str, words: list[str], paths: dict[str, str], where: Path
             watch(patch, rlhf_engine, name, computed, lambda result, *_, **__: result)
         watch(patch, rlhf_engine, "enable_gradient_checkpointing", computed, lambda _, model: type(model).__name__)
         watch(patch, rollout, "whole_weights", computed, lambda *_, gather: gather)
-        watch(patch, training_loop, "show_table", computed, lambda _, title, *__: title)
+        watch(patch, ppo_loop, "show_table", computed, lambda _, title, *__: title)
         watch(patch, TokenGeometry, "from_embeddings", computed, lambda *_, block_size, **__: block_size)
         watch(patch, preparation, "follow_launcher", computed, lambda *_: True)
         watch(patch, plain_text, "_tokenised", computed, lambda _, rows, tokenizer, num_workers: num_workers)

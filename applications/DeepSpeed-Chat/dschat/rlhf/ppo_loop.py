@@ -1,0 +1,234 @@
+"""The loop of step 3: PPO steps, evaluations and saves."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from dschat.config.steps import PPOConfig
+from dschat.data.batches import PromptBatch
+from dschat.data.phases import collate_prompts, epoch_order
+from dschat.preparation import Prepared, steps_per_epoch, tensorboard_folder
+from dschat.rlhf.experience import Experience
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
+from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
+from dschat.rlhf.rollout_metrics import ScoredAnswers
+from dschat.rlhf.setup import Plan
+from dschat.runtime.checkpoint import link
+from dschat.runtime.distributed import rank, reduce_sum, world_size
+from dschat.runtime.guards import BrokenSteps, NonFinite
+from dschat.runtime.health import RunHealth
+from dschat.runtime.logging import show_table, step_progress
+from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.random_state import seed_generators
+from dschat.runtime.run import Continuation, ResumableRun
+from dschat.runtime.state import TrainingState
+
+SHOWN_METRICS = ("reward", "penalty", "log_ratio", "response_length", "actor_loss", "critic_loss")
+EVALUATED_METRICS = (
+    *("reward", "penalty", "log_ratio", "response_length", "ended_share"),
+    *("test_pass_rate", "strict_pass_rate"),
+)
+SFT_IS_SILENT = (
+    "the SFT model answers nothing; see what it writes (chat.py --path ...), train step 1 longer or on longer answers"
+)
+POLICY_IS_SILENT = (
+    "the policy has unlearned to answer; go back with a lower --actor_learning_rate or a higher --kl_ctl, and see what "
+    "the reward pays for"
+)
+SHOWN_ANSWERS = 4
+SHOWN_CHARACTERS = 300
+
+
+class PPOLoop:
+    """Steps, evaluations and saves, in order; all ranks run it together."""
+
+    def __init__(
+        self,
+        config: PPOConfig,
+        prepared: Prepared,
+        engine: DeepSpeedRLHFEngine,
+        trainer: DeepSpeedPPOTrainer,
+        plan: Plan,
+        goes_on: Continuation,
+    ) -> None:
+        engines = {"actor": engine.actor, "critic": engine.critic}
+        self._broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
+        self._health = RunHealth(penalty_coef=config.ppo.kl_ctl)
+        self.state = TrainingState(engines, device=prepared.device)
+        """What is saved; parts that change with training are registered here."""
+        self.state.register("broken_steps", self._broken)
+        self.state.register("health", self._health)
+        self.state.register("trainer", trainer)
+        if engine.average is not None:
+            self.state.register("average", engine.average, per_rank=True)
+        self._config = config
+        self._prepared = prepared
+        self._engine = engine
+        self._trainer = trainer
+        self._plan = plan
+        self._run = ResumableRun(goes_on, self.state)
+        self._pad = int(prepared.tokenizer.pad_token_id)
+        self._batch_rows: list[int] | None = None
+        """Rows of the rollout batch in hand, None while the models are updated."""
+
+    def run(self) -> None:
+        """Train to the end of the plan and leave the last models behind."""
+        # every rank samples answers of its own
+        seed_generators(self._config.runtime.seed + rank())
+        monitoring = self._config.monitoring
+        output = self._prepared.output
+        interval = self._config.saving.save_steps
+        tensorboard = tensorboard_folder(self._config.output, output)
+        with (
+            self._run as run,
+            run.metrics_log(tensorboard) as log,
+            step_progress(self._plan.steps, "PPO") as progress,
+        ):
+            if monitoring.eval_steps and run.done == 0:
+                log.write(0, self.evaluate(step=0))
+            for step in run.steps(self._plan.steps):
+                metrics = self._guarded_step(step)
+                last = step == self._plan.steps
+                if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
+                    metrics |= self.evaluate(step=step)
+                metrics["run_seconds"] = run.seconds
+                log.write(step, metrics)
+                progress.advance(step, metrics, SHOWN_METRICS)
+                if last or (interval and step % interval == 0):
+                    self._save(output / f"step-{step}")
+                run.step_done(step, last=last)
+
+    def evaluate(self, *, step: int) -> dict[str, float]:
+        """Means over answers to held-out prompts after `step` steps; training's random state is left as it was."""
+        rows = self._prepared.data.evaluation
+        count = min(self._config.monitoring.eval_prompts, len(rows))
+        per_rank = self._config.rollout.per_device_generation_batch_size
+        device = self._prepared.device
+        means = WeightedMeans(device)
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(self._config.runtime.seed + rank())
+            for batch in range(math.ceil(count / (per_rank * world_size()))):
+                start = (batch * world_size() + rank()) * per_rank
+                # the last batch wraps around: every rank runs equally many rows
+                items = [rows[(start + i) % count] for i in range(per_rank)]
+                prompts = collate_prompts(items, pad_token_id=self._pad)
+                self._trainer.generate_experience(prompts, means, step=step)
+        metrics = means.reduce()
+        return {f"eval_{name}": metrics[name] for name in EVALUATED_METRICS if name in metrics}
+
+    def _guarded_step(self, step: int) -> dict[str, float]:
+        """The step's metrics, or those of a step that was left out."""
+        started = time.perf_counter()
+        try:
+            metrics = self._step(step)
+        except NonFinite as fault:
+            self._broken.handle(fault, self._rows_of(fault, step))
+            metrics = {"step_seconds": time.perf_counter() - started}
+        else:
+            self._health.look(step, metrics)
+        return metrics | {"skipped_steps": self._broken.skipped}
+
+    def _step(self, step: int) -> dict[str, float]:
+        started = time.perf_counter()
+        means = WeightedMeans(self._prepared.device)
+        experiences = []
+        answers: ScoredAnswers | None = None
+        said = 0
+        for prompts in self._prompt_batches(step):
+            experience, answers = self._trainer.generate_experience(prompts, means, step=step)
+            experiences.append(experience)
+            said += sum(map(bool, answers.answers))
+        if not self._left_out(experiences, said, step):
+            if self._trainer.train_rlhf(experiences, means, step=step):
+                self._broken.succeeded()
+            else:
+                self._broken.overflowed()
+        metrics = means.reduce()
+        metrics["reward_std"] = math.sqrt(max(metrics.pop("reward_square") - metrics["reward"] ** 2, 0.0))
+        metrics["actor_learning_rate"] = self._engine.actor.get_lr()[0]
+        metrics["critic_learning_rate"] = self._engine.critic.get_lr()[0]
+        metrics["epoch"] = step / steps_per_epoch(len(self._prepared.data.train), self._plan.batches.prompts)
+        metrics["step_seconds"] = time.perf_counter() - started
+        if self._config.monitoring.print_answers and step % self._config.monitoring.print_answers_interval == 0:
+            _show_answers(step, answers)
+        return metrics
+
+    def _left_out(self, experiences: Sequence[Experience], said: int, step: int) -> bool:
+        """Whether no rank has an answer to learn from, so that the step changes no weight.
+
+        Args:
+            experiences: of this rank's answers.
+            said: how many of them hold any text.
+            step: its number.
+        """
+        usable = sum(int(experience.response_mask.any(dim=-1).sum()) for experience in experiences)
+        counts = reduce_sum(torch.tensor([usable, said], device=self._prepared.device)).tolist()
+        if counts[0]:
+            return False
+        answers = self._plan.batches.prompts
+        if counts[1]:
+            report, advice = f"none of the {answers} answers of step {step} got a score", "the warnings above say why"
+        else:
+            report = f"all {answers} answers of step {step} are empty: each ends before it says anything"
+            silent_from_the_start = self._broken.in_a_row == step - 1
+            advice = SFT_IS_SILENT if silent_from_the_start else POLICY_IS_SILENT
+        self._broken.leave_out(report, advice=advice)
+        return True
+
+    def _prompt_batches(self, step: int) -> Iterator[PromptBatch]:
+        """This rank's rollout batches of one step."""
+        rows = self._prepared.data.train
+        numbers = self._rows(step)
+        mine = [rows[number] for number in numbers]
+        size = self._config.rollout.per_device_generation_batch_size
+        for first in range(0, len(mine), size):
+            self._batch_rows = numbers[first : first + size]
+            yield collate_prompts(mine[first : first + size], pad_token_id=self._pad)
+        self._batch_rows = None
+
+    def _rows_of(self, fault: NonFinite, step: int) -> list[int]:
+        """Numbers of this rank's training rows that a fault belongs to, none if it is another rank's.
+
+        In the updates rows are mixed; then it is all of the step.
+        """
+        if fault.positions == []:
+            return []
+        if fault.positions is None or self._batch_rows is None:
+            return self._rows(step)
+        return [self._batch_rows[position] for position in fault.positions]
+
+    def _rows(self, step: int) -> list[int]:
+        """Numbers of this rank's training rows of one step.
+
+        A step's prompts are one slice of the epoch's order whatever the number of ranks; the last step of an epoch
+        wraps around to its beginning.
+        """
+        count = len(self._prepared.data.train)
+        per_step = self._plan.batches.prompts
+        epoch, within = divmod(step - 1, steps_per_epoch(count, per_step))
+        order = epoch_order(count, seed=self._config.runtime.seed, epoch=epoch)
+        per_rank = per_step // world_size()
+        start = within * per_step + rank() * per_rank
+        return [int(order[(start + i) % count]) for i in range(per_rank)]
+
+    def _save(self, folder: Path) -> None:
+        self._engine.save(folder)
+        for role in self._engine.saved_roles:
+            link(folder / role, folder.parent / role)
+
+
+def _show_answers(step: int, answers: ScoredAnswers | None) -> None:
+    if answers is None:
+        return
+    rows: list[Sequence[str]] = [
+        (prompt[-SHOWN_CHARACTERS:], answer[:SHOWN_CHARACTERS], f"{score:.3f}", f"{penalty:.4f}")
+        for prompt, answer, score, penalty in zip(
+            answers.prompts, answers.answers, answers.scores, answers.penalties, strict=True
+        )
+    ]
+    show_table(f"answers at step {step}", ("prompt", "answer", "score", "penalty"), rows[:SHOWN_ANSWERS])

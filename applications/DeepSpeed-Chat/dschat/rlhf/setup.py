@@ -1,0 +1,182 @@
+"""From the settings of step 3 to what a run needs: checked folders and data, the plan, what a dry run says."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedTokenizerBase
+
+from dschat.config.steps import BatchArithmetic, PPOConfig
+from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
+from dschat.models.causal_lm import check_context
+from dschat.models.lora import check_adapter
+from dschat.models.reward_model import check_has_head, has_head
+from dschat.models.tokenizer import (
+    check_model_path,
+    check_same_tokenizer,
+    end_of_conversation_id,
+    load_config,
+    load_tokenizer,
+)
+from dschat.preparation import Prepared, cache_folder, one_step, prepare, steps_per_epoch
+from dschat.rlhf.reward_sources import check_reward_source
+from dschat.rlhf.rlhf_engine import ModelPaths
+from dschat.rlhf.rollout import AnswerTokens
+from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
+from dschat.runtime.distributed import main_process_first, world_size
+from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
+
+logger = logging.getLogger(__name__)
+
+REHEARSED_ANSWER_TOKENS = 4
+"""Tokens of an answer in a dry run."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long the run is."""
+
+    batches: BatchArithmetic
+    steps: int
+    """PPO steps in all."""
+    updates: int
+    """Optimizer steps in all."""
+
+
+def prepare_ppo(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
+    """Check everything that can be checked without weights."""
+    check_reward_source(config.reward)
+    trust = config.runtime.trust_remote_code
+    lengths = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
+    flags = "--max_prompt_seq_len and --max_answer_seq_len"
+    actor = check_model_path("actor_model_name_or_path", config.models.actor_model_name_or_path)
+    check_adapter(load_config("actor_model_name_or_path", actor, trust_remote_code=trust), config.actor_adapter)
+    critic = _critic_path(config, actor)
+    critic_config = load_config("critic_model_name_or_path", critic, trust_remote_code=trust)
+    check_context(critic_config, lengths, flags)
+    check_adapter(critic_config, config.critic_adapter)
+    token = config.data.end_of_conversation_token
+    check_same_tokenizer(
+        *(
+            load_tokenizer(flag, path, end_of_conversation_token=token, trust_remote_code=trust)
+            for flag, path in (("actor_model_name_or_path", actor), ("critic_model_name_or_path", critic))
+        )
+    )
+    prepared = prepare(
+        phase="ppo",
+        model_flag="actor_model_name_or_path",
+        model_path=config.models.actor_model_name_or_path,
+        max_length=config.rollout.max_prompt_seq_len,
+        row_length=lengths,
+        length_flags=flags,
+        data=config.data,
+        runtime=config.runtime,
+        output=config.output,
+        resume=config.saving.resume,
+        needs_tests=not config.has_reward_checkpoint,
+    )
+    if config.has_reward_checkpoint:
+        return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
+    head = "its score head" if has_head("critic_model_name_or_path", critic) else "a new score head"
+    logger.info("scores come from unit tests, without a reward model; the critic starts from %s with %s", critic, head)
+    return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=True)
+
+
+def _critic_path(config: PPOConfig, actor: str) -> str:
+    """The critic's checkpoint: what the settings name, else the actor's."""
+    named = config.models.critic_model_name_or_path
+    if named is None:
+        return actor
+    critic = check_model_path("critic_model_name_or_path", named)
+    if config.has_reward_checkpoint:
+        check_has_head("critic_model_name_or_path", critic)
+    return critic
+
+
+def plain_text(config: PPOConfig, prepared: Prepared) -> TextBlocks | None:
+    """The text to mix in, None where there is none or its coefficient is 0."""
+    settings = config.unsupervised
+    if not settings.active:
+        return None
+    source = TextSource(
+        name=str(settings.unsupervised_dataset_name),
+        config_name=settings.unsupervised_dataset_config_name,
+        num_workers=settings.preprocessing_num_workers,
+        cache_dir=cache_folder(config.data, prepared.output),
+    )
+    length = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
+    with main_process_first():
+        return build_blocks(source, tokenizer=prepared.tokenizer, block_length=length, seed=config.runtime.seed)
+
+
+def make_plan(config: PPOConfig, prompts: int) -> Plan:
+    """The length of a run over so many prompts; all ranks agree on it."""
+    batches = config.batches(world_size())
+    steps = config.schedule.num_train_epochs * steps_per_epoch(prompts, batches.prompts)
+    if config.schedule.max_steps:
+        steps = min(steps, config.schedule.max_steps)
+    return Plan(batches, steps, steps * batches.updates)
+
+
+def rehearsal(config: PPOConfig) -> PPOConfig:
+    """The settings of a dry run."""
+    tokens = min(REHEARSED_ANSWER_TOKENS, config.rollout.max_answer_seq_len)
+    return replace(
+        one_step(config),
+        rollout=replace(config.rollout, max_answer_seq_len=tokens),
+        monitoring=replace(config.monitoring, eval_steps=0),
+    )
+
+
+def describe_plan(config: PPOConfig, plan: Plan, prompts: int) -> str:
+    """The batch arithmetic in one sentence."""
+    batches = plan.batches
+    return (
+        f"{prompts:,} prompts; a PPO step samples {batches.prompts} answers on {world_size()} device(s) "
+        f"({batches.rollout_batches} rollout batches of {config.rollout.per_device_generation_batch_size} each) and "
+        f"makes {batches.updates} optimizer step(s); {plan.steps:,} PPO steps and {plan.updates:,} optimizer steps in "
+        f"all. Answers are sampled at temperature {config.rollout.temperature}, top-k "
+        f"{config.rollout.sampling_top_k or 'off'}, top-p {config.rollout.sampling_top_p}; log-probabilities and "
+        "penalties are those of temperature 1 over all tokens."
+    )
+
+
+def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
+    """One line per model: what it keeps on each device."""
+    trust = config.runtime.trust_remote_code
+    dtype = usable_dtype(config.runtime)
+    offload, models = config.runtime.offload, config.models
+    trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
+    reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
+    adapters = (config.actor_adapter, config.critic_adapter)
+    roles = [
+        ("actor", paths.actor, Placement(trained[0], dtype, offload), True, adapters[0]),
+        ("reference", paths.actor, reference, False, adapters[0]),
+        ("critic", paths.critic, Placement(trained[1], dtype, offload), True, adapters[1]),
+    ]
+    if config.uses_reward_model:
+        reward = Placement(models.reward_zero_stage, dtype, offload)
+        roles.append(("reward model", paths.critic, reward, False, adapters[1]))
+    lines = []
+    for role, path, placement, is_trained, adapter in roles:
+        shape = load_config(role, path, trust_remote_code=trust)
+        if is_trained:
+            lines.append(str(estimate_adapted(role, shape, placement, adapter, world_size=world_size())))
+        elif adapter is not None and adapter.alone:
+            lines.append(f"{role}: no memory of its own, it is the trained model without its adapter")
+        else:
+            size = count_parameters(shape)
+            lines.append(str(estimate(role, size, placement, trained=False, world_size=world_size())))
+    if config.averaging.enable_ema:
+        shape = load_config("actor", paths.actor, trust_remote_code=trust)
+        in_host_memory = models.offload_reference_model
+        average = estimate_average(shape, adapters[0], in_host_memory=in_host_memory, world_size=world_size())
+        lines.append(str(average))
+    return lines
+
+
+def answer_tokens(tokenizer: PreTrainedTokenizerBase, token: str | None) -> AnswerTokens:
+    """What ends an answer, the end of a conversation included, and what fills it up."""
+    stop = {int(tokenizer.eos_token_id), end_of_conversation_id(tokenizer, token)}
+    return AnswerTokens(stop=tuple(sorted(stop)), pad=int(tokenizer.pad_token_id), vocab_size=len(tokenizer))
