@@ -94,6 +94,18 @@ def test_the_readme_shows_the_numbers_of_the_quickstart_beside_it() -> None:
         assert gain >= 0.5
 
 
+def test_the_readme_shows_the_pass_rates_of_the_code_task_quickstart() -> None:
+    measured = json.loads((REPOSITORY / "docs/quickstart_apps.json").read_text())
+    readme = (REPOSITORY / "README.md").read_text()
+    for measure in ("strict_accuracy", "accuracy"):
+        rates = measured[measure]["all"]
+        low, high = rates["sft_interval"]
+        after = ", ".join(f"{rate:.3f}" for rate in rates["ppo"].values())
+        assert re.search(rf"{rates['sft']:.3f} \([^)]*{low:.3f} to {high:.3f}\) \| {after} \|", readme)
+        assert min(rates["ppo"].values()) > high
+        assert f"{rates['problems']} held-out problems" in readme
+
+
 def test_every_link_of_the_documents_leads_somewhere() -> None:
     documents = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", PIPELINE / "README.md"]
     documents += sorted((REPOSITORY / "docs").glob("*.md"))
