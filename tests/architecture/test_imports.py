@@ -40,7 +40,7 @@ ALLOWED = {
     "rlhf.ppo_trainer": {
         "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",
         "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency",
-        "rlhf.macro_actions", "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
+        "rlhf.macro_actions", "rlhf.rollout_metrics", "rlhf.row_groups", "rlhf.segmenter", "rlhf.shaping",
     },
     "rlhf.setup": {
         "config", "data", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout",

@@ -174,6 +174,12 @@ def test_every_flag_is_explained_and_read_somewhere() -> None:
         ("ppo", "--entropy_coef -1", "--entropy_coef must not be negative"),
         ("ppo", "--early_stop_kl 1", "--early_stop_kl has no effect where a PPO step makes one optimizer step"),
         ("ppo", "--penalty_horizon 50", "--penalty_horizon belongs to --penalty_target"),
+        ("ppo", "--max_tokens_per_micro_batch 0", "--max_tokens_per_micro_batch must be at least 1"),
+        (
+            "ppo",
+            "--max_tokens_per_micro_batch 64 --unsupervised_dataset_name a --unsup_coef 1",
+            "--max_tokens_per_micro_batch does not go with --unsupervised_dataset_name",
+        ),
         ("ppo", "--early_stop_kl 0", "--early_stop_kl must be above 0"),
         ("ppo", "--missing_eos_penalty -1", "--missing_eos_penalty must not be negative"),
         ("ppo", "--penalty_target 0", "--penalty_target must be above 0"),

@@ -65,6 +65,11 @@ def jobs_on_two_ranks(paths: dict[str, str], folder: Path) -> dict[str, Job]:
     extra = "--actor_zero_stage 2 --critic_zero_stage 2 --gradient_accumulation_steps 4 --offload "
     extra += PPO_CUT.format(gen=2, train=2)
     jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
+    for actor, critic in ((0, 1), (2, 3)):
+        extra = f"--actor_zero_stage {actor} --critic_zero_stage {critic} --max_tokens_per_micro_batch 48 "
+        extra += PPO_CUT.format(gen=8, train=8)
+        name = f"ppo-2x8-by-tokens-z{actor}{critic}"
+        jobs[name] = Job("ppo", ppo_arguments(paths, folder / name, extra), fixed_answers=True)
     name = "wpr-2x8-z33"
     extra = "--actor_zero_stage 3 --critic_zero_stage 3 --top_k 8 --cost_dim 16 " + PPO_CUT.format(gen=8, train=8)
     jobs[name] = Job("wpr", ppo_arguments(paths, folder / name, extra), fixed_answers=True)

@@ -85,6 +85,34 @@ def one_group(attention_mask: Tensor, *, width: int, **_: Any) -> list[RowGroup]
     return [RowGroup(torch.arange(len(attention_mask)), slice(0, attention_mask.shape[1]), width)]
 
 
+@pytest.mark.parametrize(("max_tokens", "passes"), [(1, 8), (10_000, 1)])
+def test_micro_batches_by_tokens_change_nothing_but_their_number(
+    max_tokens: int, passes: int, tmp_path: Path, process_group: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = make_folders(tmp_path)
+    micro_batches: list[int] = []
+    trimmed = Experience.trimmed
+
+    def counted(self: Experience) -> Experience:
+        micro_batches.append(len(self))
+        return trimmed(self)
+
+    monkeypatch.setattr(Experience, "trimmed", counted)
+
+    def train(name: str, flags: str) -> list[dict[str, Any]]:
+        micro_batches.clear()
+        rows = "--per_device_generation_batch_size 4 --per_device_training_batch_size 4 --gradient_accumulation_steps 2"
+        words = f"{rows} --ppo_epochs 2 --max_steps 3 {flags}"
+        return without_times(run_job(Job("ppo", ppo_arguments(paths, tmp_path / name, words))))
+
+    by_rows = train("rows", "")
+    assert micro_batches == [4] * 12
+    by_tokens = train("tokens", f"--max_tokens_per_micro_batch {max_tokens}")
+    assert micro_batches == [8 // passes] * passes * 6
+    for tolerance, ours, theirs in zip((1e-6, 1e-5, 1e-5), by_tokens, by_rows, strict=True):
+        assert ours == pytest.approx(theirs, rel=tolerance, abs=tolerance)
+
+
 @pytest.mark.parametrize(
     ("step", "flags"), [("ppo", "--f_div rkl"), ("ppo", "--f_div js"), ("wpr", "--top_k 8 --cost_dim 16")]
 )

@@ -335,6 +335,11 @@ class PPOUpdateConfig:
     _argument_group_name: ClassVar[str] = "PPO"
 
     per_device_training_batch_size: int = HfArg(default=16, help="Rows per device and PPO forward pass.")
+    max_tokens_per_micro_batch: int | None = HfArg(
+        default=None,
+        help="Rows of an optimizer step are put together by length, as many as this holds with padding, instead of "
+        "--per_device_training_batch_size at a time.",
+    )
     ppo_epochs: int = HfArg(default=1, help="Passes over each group of rollouts.")
     kl_ctl: float = HfArg(default=0.05, aliases=["--penalty_coef"], help="Coefficient of the regularizer's penalty.")
     gamma: float = HfArg(default=1.0, help="Discount per token.")

@@ -177,6 +177,11 @@ class PPOConfig:
         _check_macro_actions(self.macro_actions)
         _check_regularizer(self.regularizer)
         _check_reward(self.reward, self.models)
+        if self.ppo.max_tokens_per_micro_batch is not None and self.unsupervised.active:
+            raise UserError(
+                "--max_tokens_per_micro_batch does not go with --unsupervised_dataset_name, whose text is counted in "
+                "micro-batches; drop one of them"
+            )
         if self.ppo.early_stop_kl is not None and self.batches(1).updates == 1:
             raise UserError(
                 "--early_stop_kl has no effect where a PPO step makes one optimizer step; raise --ppo_epochs or drop it"
@@ -426,6 +431,8 @@ def _check_shaping(shaping: ShapingConfig, ppo: PPOUpdateConfig, regularizer: Re
         raise UserError(f"--dual_clip must be above 1, got {ppo.dual_clip}; 3 is usual")
     if ppo.early_stop_kl is not None:
         _check_positive(ppo, "early_stop_kl")
+    if ppo.max_tokens_per_micro_batch is not None:
+        _check_at_least_one(ppo, "max_tokens_per_micro_batch")
     free = isinstance(regularizer, DivergenceConfig) and regularizer.f_div == "none"
     for flag in ("penalty_clip", "penalty_target"):
         if getattr(shaping, flag) is not None and free:

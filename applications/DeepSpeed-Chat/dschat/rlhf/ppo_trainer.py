@@ -30,6 +30,7 @@ from dschat.rlhf.rollout_metrics import (
     record_verdict,
     scored_answers,
 )
+from dschat.rlhf.row_groups import group_rows
 from dschat.rlhf.scoring import Scores, response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
@@ -250,13 +251,19 @@ class DeepSpeedPPOTrainer:
     def _windows(self, experience: Experience, *, seed: tuple[int, ...]) -> Iterator[Window]:
         """The micro-batches of each optimizer step, rows in seeded random order.
 
-        Within a step, where the order changes nothing, rows of similar length share a micro-batch.
+        Within a step, where the order changes nothing, rows of similar length share a micro-batch: equally many rows,
+        or as many as --max_tokens_per_micro_batch holds.
         """
         generator = torch.Generator().manual_seed(hash(seed) % 2**63)
         order = torch.randperm(len(experience), generator=generator)
         lengths = experience.attention_mask.sum(dim=-1).cpu()
-        micro = self._config.ppo.per_device_training_batch_size
+        micro, max_tokens = self._config.ppo.per_device_training_batch_size, self._config.ppo.max_tokens_per_micro_batch
         for rows in order.split(micro * self._config.schedule.gradient_accumulation_steps):
+            if max_tokens is not None:
+                mask = experience.attention_mask[rows]
+                groups = group_rows(mask, width=experience.response_mask.shape[1], max_tokens=max_tokens)
+                yield [experience.rows(rows[group.rows.to(rows.device)]).trimmed() for group in groups]
+                continue
             by_length = rows[lengths[rows].argsort(stable=True)]
             yield [experience.rows(part).trimmed() for part in by_length.split(micro)]
 
@@ -275,12 +282,15 @@ class DeepSpeedPPOTrainer:
         ppo = self._config.ppo
         tokens = torch.stack([batch.response_mask.sum() for batch in window]).sum()
         all_tokens = reduce_sum(tokens.double()).clamp_min(1.0)
-        # DeepSpeed averages over ranks and accumulated micro-batches; undo both to get a mean over tokens
-        scale = (world_size() * len(window) / all_tokens).float()
+        # DeepSpeed averages over ranks and the micro-batches that it expects; undo both to get a mean over tokens
+        scale = (world_size() * self._config.schedule.gradient_accumulation_steps / all_tokens).float()
         actor, critic = self._engine.actor, self._engine.critic
         losses: dict[str, list[Tensor]] = {"actor's loss": [], "critic's loss": []}
         change = torch.zeros((), device=self._device)
         for number, batch in enumerate(window, start=1):
+            if ppo.max_tokens_per_micro_batch is not None:
+                for engine in (actor, critic):
+                    engine.set_gradient_accumulation_boundary(number == len(window))
             if text:
                 losses.setdefault("loss on plain text", []).append(self._text_pass(text[number - 1], means))
             actor_loss, batch_change = self._actor_loss(batch, means)
