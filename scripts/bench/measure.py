@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import platform
 import sys
@@ -14,9 +13,7 @@ from pathlib import Path
 
 import torch
 
-_STATUS = Path("/proc/self/status")
-_CLEAR_REFS = Path("/proc/self/clear_refs")
-_RESET_PEAK = "5"  # see proc(5): resets the process's peak resident set size
+from dschat.runtime.memory import CLEAR_REFS, peak_since, start_peak
 
 
 @dataclass(frozen=True)
@@ -71,25 +68,13 @@ def _peak_bytes(run: Callable[[], object], device: torch.device) -> int | None:
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        run()
-        _synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if not _CLEAR_REFS.exists():
+    elif not CLEAR_REFS.exists():
         run()
         return None
-    ctypes.CDLL(None).malloc_trim(0)  # what earlier runs left in the heap must not serve this one unseen
-    _CLEAR_REFS.write_text(_RESET_PEAK)
-    before = _resident("VmRSS")
+    before = start_peak(device)
     run()
-    return max(0, _resident("VmHWM") - before)
-
-
-def _resident(field: str) -> int:
-    """A memory figure of this process in bytes, from proc(5)."""
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    _synchronize(device)
+    return peak_since(before, device)
 
 
 def _synchronize(device: torch.device) -> None:
