@@ -12,6 +12,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from dschat.runtime.memory import CLEAR_REFS, peak_since, start_peak
 
@@ -41,6 +42,12 @@ def measure_in_turn(
             if sum(seconds[name]) < seconds_each:
                 seconds[name].append(_seconds(run, device))
     return {name: Measurement(min(taken), peaks[name], len(taken)) for name, taken in seconds.items()}
+
+
+def wide_console() -> Console:
+    """The terminal, or, where the output goes to a file, one that is wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 def environment(device: torch.device) -> dict[str, object]:

@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs 
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
 from dschat.runtime.metrics import WeightedMeans
-from scripts.bench.measure import environment
+from scripts.bench.measure import environment, wide_console
 from scripts.bench.ppo_step import build, step_config
 from scripts.bench.quickstart_prompts import check_quickstart, quickstart_batches
 
@@ -140,9 +140,7 @@ def main() -> None:
     parser.add_argument("--output", metavar="FILE", type=Path, help="JSON file to write")
     options = parser.parse_args()
     options.dtype, options.gradient_checkpointing = "fp32", False
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    run_guarded(lambda: measure(options, console))
+    run_guarded(lambda: measure(options, wide_console()))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from scripts.bench.measure import environment
+from scripts.bench.measure import environment, wide_console
 from scripts.bench.ppo_step import (
     UNCHANGING_LEARNING_RATE,
     Bench,
@@ -193,9 +193,7 @@ def main() -> None:
     parser.add_argument("--output", metavar="FILE", type=Path, help="JSON file to write")
     options = parser.parse_args()
     options.dtype, options.gradient_checkpointing = "fp32", False
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
-    run_guarded(lambda: measure(options, console))
+    run_guarded(lambda: measure(options, wide_console()))
 
 
 if __name__ == "__main__":
