@@ -1,6 +1,6 @@
 """One training run of the comparison, and what is measured on it.
 
-The parts are those of `dschat.rlhf.training_loop.run_ppo`, put together here so that the split of the data stays that
+The parts are those of `dschat.rlhf.run_ppo.run_ppo`, put together here so that the split of the data stays that
 of the given models whatever the seed of a run, and so that the trained policy is measured before it is let go.
 Legend: B prompts, R response, N response tokens, V vocabulary, K top tokens.
 """
@@ -147,13 +147,13 @@ def train_and_measure(settings: Settings, run: Run) -> dict[str, Any]:
 
 def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, Any]:
     # imported here: DeepSpeed takes seconds, and the process that only plans has no use for it
+    from dschat.rlhf.plan import Plan
     from dschat.rlhf.ppo_loop import PPOLoop
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
     from dschat.rlhf.reward_sources import build_reward_source
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
     from dschat.rlhf.rollout import AnswerTokens
-    from dschat.rlhf.setup import Plan
 
     config = ppo_config(settings, run, folder)
     prepared = replace(_prepare(settings), output=folder)

@@ -25,9 +25,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the tests hold the runs, the kills and the comparison
 
+from dschat.answering.console import quiet_transformers
 from dschat.errors import UserError, run_guarded
 from dschat.runtime.logging import set_up_logging, show_table, step_progress
-from inference.console import quiet_transformers
 from tests.jobs import make_folders
 from tests.resume.file_operations import can_watch
 from tests.resume.forks import Forks

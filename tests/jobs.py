@@ -16,8 +16,8 @@ from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.reward_sources import RewardSource
-from dschat.runtime.checkpoint import export_model
 from dschat.runtime.distributed import rank, world_size
+from dschat.runtime.model_folders import export_model
 from tests.toy_models import make_causal_lm
 from tests.toy_tokenizers import make_tokenizer
 
@@ -43,9 +43,9 @@ def run_job(
 ) -> list[dict[str, Any]]:
     """Run a job on this rank and return the lines of its metrics.jsonl."""
     # imported here: DeepSpeed takes seconds, and not every test needs it
-    from dschat.rlhf.training_loop import run_ppo
-    from dschat.supervised.reward import run_reward_training
-    from dschat.supervised.sft import run_sft
+    from dschat.offline.reward import run_reward_training
+    from dschat.offline.sft import run_sft
+    from dschat.rlhf.run_ppo import run_ppo
 
     match job.step:
         case "sft":

@@ -73,8 +73,8 @@ def measure(step: str, models: Path, steps: int, folder: Path) -> Cost:
 
 def train(step: str, models: Path, steps: int, save_steps: int, folder: Path) -> list[dict[str, float]]:
     """Train and return the lines of metrics.jsonl, but for evaluation before training."""
-    from dschat.rlhf.training_loop import run_ppo
-    from dschat.supervised.sft import run_sft
+    from dschat.offline.sft import run_sft
+    from dschat.rlhf.run_ppo import run_ppo
 
     output = folder / f"{step}-{save_steps}"
     words = f"{COMMON} {FLAGS[step]}".format(

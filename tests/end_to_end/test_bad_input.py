@@ -178,7 +178,7 @@ def test_a_run_whose_logs_cannot_be_written_trains_and_saves_all_the_same(
     paths: dict[str, str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from dschat.config.steps import parse_sft_config
-    from dschat.supervised.sft import run_sft
+    from dschat.offline.sft import run_sft
 
     out = tmp_path / "out"
     (out / "metrics.jsonl").mkdir(parents=True)

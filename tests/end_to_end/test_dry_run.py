@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 from dschat.config.sections import WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.errors import TrainingFault
-from dschat.rlhf.training_loop import run_ppo
-from dschat.supervised.reward import run_reward_training
-from dschat.supervised.sft import run_sft
+from dschat.offline.reward import run_reward_training
+from dschat.offline.sft import run_sft
+from dschat.rlhf.run_ppo import run_ppo
 from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
 
 

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from dschat.rlhf import setup as ppo_setup
+from dschat.offline import setup as supervised_setup
+from dschat.rlhf import plan as ppo_plan
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from dschat.supervised import setup as supervised_setup
 from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, without_times
 
 ADAPTED = "--lora_dim 4 --lora_alpha 8 --only_optimize_lora --lora_learning_rate 1e-2"
@@ -100,7 +100,7 @@ def test_steps_train_beside_weights_in_four_bits(
 ) -> None:
     modules = pytest.importorskip("bitsandbytes").nn.modules
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)  # its layout for CPUs needs wider layers than ours
-    for module in (supervised_setup, ppo_setup):
+    for module in (supervised_setup, ppo_plan):
         monkeypatch.setattr(module, "check_adapter", lambda *_: None)  # refuses 4 bits where there is no GPU
     paths = make_folders(tmp_path)
     words = supervised_arguments(paths, "sft", tmp_path / "1", f"--dtype bf16 --zero_stage 2 --quantize 4bit {ADAPTED}")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.evaluation.helpers import environment, read_rows
+from tests.judging.helpers import environment, read_rows
 from tests.launch import REPOSITORY
 
 PROGRAM = REPOSITORY / "scripts" / "quickstart_apps.py"

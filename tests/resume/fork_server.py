@@ -30,9 +30,6 @@ def warm_up() -> None:
     import transformers.optimization  # noqa: F401
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
 
-    import dschat.rlhf.training_loop
-    import dschat.supervised.reward
-    import dschat.supervised.sft  # noqa: F401
     from dschat.runtime.distributed import prepare_environment
 
     torch.set_num_threads(1)

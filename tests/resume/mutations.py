@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from dschat.data.batches import PromptBatch
-from dschat.rlhf import training_loop
+from dschat.offline.loop import BatchResult, SupervisedLoop
+from dschat.offline.sft import SFTObjective
+from dschat.rlhf import run_ppo
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
@@ -23,8 +25,6 @@ from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
-from dschat.supervised.loop import BatchResult, SupervisedLoop
-from dschat.supervised.sft import SFTObjective
 
 FORGET = "DSCHAT_TEST_FORGET"
 PIECES = (
@@ -79,7 +79,7 @@ def remember_everything() -> None:
         state.register("counted_here", per_rank, per_rank=True)
 
     TrainingState.__init__ = init
-    training_loop.build_reward_source = lambda *args, **kwargs: RewardThatRemembers(shared, per_rank)
+    run_ppo.build_reward_source = lambda *args, **kwargs: RewardThatRemembers(shared, per_rank)
     if FORGET in os.environ:
         forget(os.environ[FORGET])
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from dschat.errors import TrainingFault
+from dschat.offline.loop import SupervisedLoop
+from dschat.offline.sft import SFTObjective
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from dschat.supervised.loop import SupervisedLoop
-from dschat.supervised.sft import SFTObjective
 from tests.jobs import Job, run_job
 from tests.resume.runs import job
 

@@ -22,7 +22,7 @@ from dschat.errors import TrainingFault, UserError
 from dschat.models.reward_model import has_head
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
-from dschat.rlhf.training_loop import run_ppo
+from dschat.rlhf.run_ppo import run_ppo
 from tests import jobs
 from tests.code_execution.processes import descendants
 from tests.jobs import make_folders, ppo_arguments, run_job, write_problems

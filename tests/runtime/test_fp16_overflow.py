@@ -11,13 +11,13 @@ from deepspeed.accelerator import get_accelerator
 
 from dschat.config.sections import ScheduleConfig
 from dschat.errors import TrainingFault
+from dschat.offline.loop import BatchResult
+from dschat.offline.sft import SFTObjective
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.runtime.deepspeed_config import Optimization, Placement, training_engine, training_settings
 from dschat.runtime.distributed import whole_state_dict
 from dschat.runtime.guards import NonFinite
 from dschat.runtime.stepping import step_all
-from dschat.supervised.loop import BatchResult
-from dschat.supervised.sft import SFTObjective
 from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
 from tests.toy_models import make_causal_lm
 

@@ -12,7 +12,7 @@ from dschat.config.sections import DivergenceConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
-from dschat.rlhf.training_loop import run_ppo
+from dschat.rlhf.run_ppo import run_ppo
 from scripts.bench.quickstart_prompts import check_quickstart, quickstart_batches
 from tests.jobs import answer_by_prompt, make_folders, ppo_arguments
 

@@ -14,7 +14,7 @@ from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.lora import add_adapter
 from dschat.models.reward_model import load_token_scorer
-from dschat.runtime.checkpoint import export_model
+from dschat.runtime.model_folders import export_model
 from merge_lora import merge
 from tests.jobs import make_folders
 from tests.toy_tokenizers import make_tokenizer

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from dschat.answering.apps_options import parse_apps_options
 from dschat.config.sections import UnitTestRewardConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from dschat.errors import UserError
-from inference.apps_options import parse_apps_options
 from quickstart_apps import FAST, FULL, Preset, answers_file, inference_words, plan
 from quickstart_apps_options import AppsOptions, parse_options
 from quickstart_apps_report import (

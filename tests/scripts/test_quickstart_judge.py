@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.options import parse_options
+from dschat.answering.options import parse_options
 from quickstart_judge import answers_file, chain, judge_words
 
 SAMPLING = {"temperature": 0.7, "top-k": 9, "max-new-tokens": 17}

@@ -14,16 +14,16 @@ from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts, epoch_order
 from dschat.preparation import Prepared, steps_per_epoch, tensorboard_folder
 from dschat.rlhf.experience import Experience
+from dschat.rlhf.plan import Plan
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout_metrics import ScoredAnswers
-from dschat.rlhf.setup import Plan
-from dschat.runtime.checkpoint import link
 from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.health import RunHealth
 from dschat.runtime.logging import show_table, step_progress
 from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.model_folders import link
 from dschat.runtime.random_state import seed_generators
 from dschat.runtime.run import Continuation, ResumableRun
 from dschat.runtime.state import TrainingState

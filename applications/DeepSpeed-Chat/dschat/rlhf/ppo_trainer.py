@@ -35,7 +35,7 @@ from dschat.rlhf.scoring import Scores, response_values, score_rollout
 from dschat.rlhf.segmenter import Segmenter
 from dschat.rlhf.shaping import RewardShaper
 from dschat.runtime.distributed import rank, reduce_sum, world_size
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import check_finite, raise_together
 from dschat.runtime.metrics import WeightedMeans
 from dschat.runtime.stepping import step_all
@@ -108,9 +108,9 @@ class DeepSpeedPPOTrainer:
         self._engine.critic.eval()
         started = now(self._device)
         prompts = prompts.to(self._device)
-        hit("ppo.generate")
+        fault_point("ppo.generate")
         rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
-        hit("ppo.score")
+        fault_point("ppo.score")
         generated = now(self._device)
         self._reward_source.begin(rollout)
         scores = score_rollout(rollout, self._models, self._regularizer)
@@ -130,7 +130,7 @@ class DeepSpeedPPOTrainer:
             },
             step=step,
         )
-        hit("ppo.scored")
+        fault_point("ppo.scored")
         experience = self._experience(rollout, score, scores, means)
         sampled = rollout.attention_mask[:, -rollout.response_mask.shape[1] :].sum()
         record_speed("generation", sampled, generated - started, means)
@@ -294,7 +294,7 @@ class DeepSpeedPPOTrainer:
             if text:
                 losses.setdefault("loss on plain text", []).append(self._text_pass(text[number - 1], means))
             actor_loss, batch_change = self._actor_loss(batch, means)
-            hit("train.backward")
+            fault_point("train.backward")
             actor.backward(actor_loss * scale * (TEXT_PASSES if text else 1))
             critic_loss = self._critic_loss(batch, means)
             critic.backward(critic_loss * (ppo.value_loss_coef * scale))

@@ -18,7 +18,6 @@ from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_l
 from dschat.models.lora import WithoutAdapter, add_adapter
 from dschat.models.reward_model import load_token_scorer
 from dschat.rlhf.scoring import ScoredModels
-from dschat.runtime.checkpoint import export_model
 from dschat.runtime.deepspeed_config import (
     TORCH_DTYPES,
     Optimization,
@@ -33,6 +32,7 @@ from dschat.runtime.deepspeed_config import (
 )
 from dschat.runtime.distributed import whole_copy
 from dschat.runtime.memory import MemoryMeter
+from dschat.runtime.model_folders import export_model
 from dschat.runtime.moving_average import MovingAverage
 
 logger = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Named places at which a test may break a run: `hit("state.renamed")` does nothing unless the environment asks.
+"""Named places at which a test may break a run: `fault_point("state.renamed")` does nothing unless asked to.
 
 `DSCHAT_FAULT=name:count` kills the process (SIGKILL) when it comes to the place for the count-th time;
 `name:count:action` does something else there, on the one rank that `DSCHAT_FAULT_RANK` names or on all. Several are
@@ -28,7 +28,7 @@ HANG_SECONDS = 20.0
 _passed: Counter[str] = Counter()
 
 
-def hit(place: str) -> None:
+def fault_point(place: str) -> None:
     """Break here if the environment says so."""
     trace = os.environ.get(TRACE)
     if trace:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from dschat.errors import RankFault, TrainingFault
 from dschat.runtime.distributed import is_about_lost_ranks
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 
 ASIDE = ".tmp-"
 """Beginning of names that are being written; readers ignore them, the next run deletes them."""
@@ -80,12 +80,12 @@ def sync_folder(folder: Path) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Give a file new content in one step: a reader sees the old or the new."""
-    hit("file.write")
+    fault_point("file.write")
     with aside(path).open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    hit("file.replace")
+    fault_point("file.replace")
     aside(path).replace(path)
     sync_file(path.parent)
 
@@ -100,11 +100,11 @@ def replace_folder(folder: Path) -> None:
     if folder.is_symlink():
         folder.unlink()
     elif folder.exists():
-        hit("folder.set_aside")
+        fault_point("folder.set_aside")
         folder.rename(old)
-    hit("folder.rename")
+    fault_point("folder.rename")
     aside(folder).rename(folder)
-    hit("folder.sync")
+    fault_point("folder.sync")
     sync_file(folder.parent)
     remove(old)
 
@@ -113,7 +113,7 @@ def prune_folder(folder: Path) -> None:
     """Delete a folder; half of it is never seen under its own name."""
     old = folder.parent / f"{PRUNED}{folder.name}"
     remove(old)
-    hit("folder.prune")
+    fault_point("folder.prune")
     folder.rename(old)
     remove(old)
 
@@ -121,10 +121,10 @@ def prune_folder(folder: Path) -> None:
 def remove(path: Path) -> None:
     """Delete a file, link or folder if it is there."""
     if path.is_dir() and not path.is_symlink():
-        hit("folder.remove")
+        fault_point("folder.remove")
         shutil.rmtree(path)
     elif path.is_symlink() or path.exists():
-        hit("file.remove")
+        fault_point("file.remove")
         path.unlink()
 
 
@@ -135,7 +135,7 @@ def link(target: Path, place: Path) -> None:
     beside.symlink_to(os.path.relpath(target, place.parent))
     if place.is_dir() and not place.is_symlink():
         remove(place)
-    hit("link.replace")
+    fault_point("link.replace")
     beside.replace(place)
 
 

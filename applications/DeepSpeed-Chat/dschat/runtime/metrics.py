@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dschat.runtime.distributed import is_main_process, reduce_sum, union
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -95,7 +95,7 @@ class MetricsLog:
                 for name, value in metrics.items():
                     self._writer.add_scalar(name, value, step)
         if is_main_process():
-            hit("metrics.written")
+            fault_point("metrics.written")
 
     def close(self) -> None:
         """Flush and close both files."""

@@ -15,7 +15,7 @@ from dschat.config.sections import SavingConfig
 from dschat.errors import Stopped, TrainingFault, UserError
 from dschat.runtime import files
 from dschat.runtime.distributed import barrier, explain_lost_ranks, is_main_process
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 from dschat.runtime.metrics import MetricsLog
 from dschat.runtime.resume import ResumePoint, make_way
 from dschat.runtime.state import TrainingState
@@ -103,7 +103,7 @@ class ResumableRun:
             Stopped: the state is saved.
             TrainingFault: it could not be.
         """
-        hit("loop.step_done")
+        fault_point("loop.step_done")
         stopping = self._stop.agreed(self._device)
         interval = self._saving.save_steps
         if last or stopping or (interval and step % interval == 0):

@@ -10,7 +10,7 @@ import torch
 
 from dschat.errors import UserError
 from dschat.runtime.distributed import is_main_process, rank, world_size
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 from dschat.runtime.random_state import random_state, seed_generators, set_random_state
 from dschat.runtime.reshape import load_reshaped
 
@@ -64,13 +64,13 @@ class TrainingState:
     def write(self, folder: Path) -> None:
         """Write everything into an existing folder."""
         for name, engine in self._engines.items():
-            hit(f"state.{name}")
+            fault_point(f"state.{name}")
             engine.save_checkpoint(str(folder), tag=name, save_latest=False)
-        hit("state.rank")
+        fault_point("state.rank")
         parts = {name: part.state_dict() for name, part in self._per_rank.items()}
         torch.save({"random": random_state(self._device), "parts": parts}, folder / _rank_file(rank()))
         if is_main_process():
-            hit("state.shared")
+            fault_point("state.shared")
             torch.save({name: part.state_dict() for name, part in self._shared.items()}, folder / SHARED_FILE)
 
     def read(self, folder: Path, *, step: int, saved_ranks: int, scratch: Path) -> None:

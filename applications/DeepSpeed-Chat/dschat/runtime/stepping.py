@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dschat.runtime.distributed import ZERO_PARTITIONED
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import NonFinite, check_finite
 
 MIN_LOSS_SCALE = 1.0
@@ -28,7 +28,7 @@ def step_all(engines: Mapping[str, Any], losses: Mapping[str, Tensor], *, step: 
     Raises:
         NonFinite: a loss or a gradient; no weights changed, and the next step begins as after any other.
     """
-    hit("train.step")
+    fault_point("train.step")
     try:
         check_finite(losses, step=step)
     except NonFinite:
@@ -44,7 +44,7 @@ def step_all(engines: Mapping[str, Any], losses: Mapping[str, Tensor], *, step: 
         raise NonFinite(f"gradient of the {broken[0]}", step=step, culprit=None, positions=None)
     for engine in engines.values():
         engine.step()
-        hit("train.stepped")
+        fault_point("train.stepped")
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from dschat.errors import TrainingFault
 from dschat.runtime import files
 from dschat.runtime.distributed import barrier, decided_by_main, is_main_process, world_size
-from dschat.runtime.faults import hit
+from dschat.runtime.faults import fault_point
 from dschat.runtime.manifest import DamagedState, Manifest, record_files
 from dschat.runtime.state import TrainingState
 
@@ -55,22 +55,22 @@ class StateStore:
         with files.explained(f"the state of step {step}", aside, advice=f"; {self.last_good()}"):
             state.write(aside)
             barrier()
-            hit("state.record")
+            fault_point("state.record")
             records = record_files(aside)
             decided_by_main(lambda: _check_complete(aside, records, state))
             if is_main_process():
-                hit("state.manifest")
+                fault_point("state.manifest")
                 Manifest(self.stage, step, world_size(), self.settings, run_seconds, records).write(aside)
                 files.sync_folder(aside)
-                hit("state.commit")
+                fault_point("state.commit")
                 files.replace_folder(folder)
-                hit("state.point")
+                fault_point("state.point")
                 files.link(folder, self.folder / POINTER)
                 files.sync_file(self.folder)
-                hit("state.prune")
+                fault_point("state.prune")
                 self._prune(step)
         barrier()
-        hit("state.done")
+        fault_point("state.done")
         return True
 
     def last_good(self) -> str:

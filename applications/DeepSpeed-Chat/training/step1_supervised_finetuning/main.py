@@ -1,21 +1,7 @@
 """Step 1: supervised fine-tuning. `deepspeed main.py --help` lists the flags."""
 
-from __future__ import annotations
-
-import sys
-
-from dschat.config.steps import parse_sft_config
 from dschat.errors import run_guarded
-
-
-def main() -> None:
-    """Parse the command line, then train."""
-    config = parse_sft_config(sys.argv[1:])
-    # after parsing, so that --help and mistakes do not wait for the libraries
-    from dschat.supervised.sft import run_sft
-
-    run_sft(config)
-
+from dschat.programs.sft import main
 
 if __name__ == "__main__":
     run_guarded(main)

@@ -1,21 +1,7 @@
 """Step 2: reward model. `deepspeed main.py --help` lists the flags."""
 
-from __future__ import annotations
-
-import sys
-
-from dschat.config.steps import parse_reward_config
 from dschat.errors import run_guarded
-
-
-def main() -> None:
-    """Parse the command line, then train."""
-    config = parse_reward_config(sys.argv[1:])
-    # after parsing, so that --help and mistakes do not wait for the libraries
-    from dschat.supervised.reward import run_reward_training
-
-    run_reward_training(config)
-
+from dschat.programs.reward import main
 
 if __name__ == "__main__":
     run_guarded(main)

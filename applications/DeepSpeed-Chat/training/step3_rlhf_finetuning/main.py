@@ -1,22 +1,7 @@
 """Step 3: PPO with KL, another f-divergence, or no regularizer. `deepspeed main.py --help` lists the flags."""
 
-from __future__ import annotations
-
-import sys
-
-from dschat.config.sections import DivergenceConfig
-from dschat.config.steps import parse_ppo_config
 from dschat.errors import run_guarded
-
-
-def main() -> None:
-    """Parse the command line, then train."""
-    config = parse_ppo_config(sys.argv[1:], regularizer=DivergenceConfig)
-    # after parsing, so that --help and mistakes do not wait for the libraries
-    from dschat.rlhf.training_loop import run_ppo
-
-    run_ppo(config)
-
+from dschat.programs.ppo import main
 
 if __name__ == "__main__":
     run_guarded(main)

@@ -3,23 +3,8 @@
 `deepspeed main_wpr_apps.py --help` lists the flags.
 """
 
-from __future__ import annotations
-
-import sys
-
-from dschat.config.sections import UnitTestRewardConfig, WassersteinConfig
-from dschat.config.steps import parse_ppo_config
 from dschat.errors import run_guarded
-
-
-def main() -> None:
-    """Parse the command line, then train."""
-    config = parse_ppo_config(sys.argv[1:], regularizer=WassersteinConfig, reward=UnitTestRewardConfig)
-    # after parsing, so that --help and mistakes do not wait for the libraries
-    from dschat.rlhf.training_loop import run_ppo
-
-    run_ppo(config)
-
+from dschat.programs.ppo_wpr_apps import main
 
 if __name__ == "__main__":
     run_guarded(main)

@@ -1,0 +1,101 @@
+"""The command line of `inference_apps.py`. The flags that training has too are made from their definitions there."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from dschat.answering.dataset_names import CODE_DATASETS
+from dschat.answering.options import (
+    GenerationOptions,
+    Group,
+    add_how,
+    add_what,
+    add_where,
+    check_generation,
+    model_name,
+    with_places,
+)
+from dschat.config.sections import DataConfig, UnitTestRewardConfig
+from dschat.config.steps import check_unit_tests
+from dschat.errors import UserError
+
+if TYPE_CHECKING:
+    from dschat.data.apps import PromptStyle
+
+
+@dataclass(frozen=True)
+class AppsOptions(GenerationOptions):
+    """What the user of `inference_apps.py` asked for."""
+
+    num_return_sequences: int
+    """Answers to each problem."""
+    apps_prompt: PromptStyle
+    grading: UnitTestRewardConfig
+
+
+def parse_apps_options(argv: Sequence[str]) -> AppsOptions:
+    """Read the command line.
+
+    Raises:
+        UserError: a value that cannot work.
+    """
+    found = vars(_parser().parse_args(argv))
+    del found["reward_model"]
+    check_generation(found)
+    answers = found["num_return_sequences"]
+    if answers < 1:
+        raise UserError(f"--num-return-sequences must be at least 1, got {answers}")
+    if answers > 1 and (found["ref_scores"] or found["temperature"] == 0):
+        raise UserError(
+            f"--num-return-sequences {answers} needs answers that differ; leave out --ref-scores and set a "
+            "--temperature above 0"
+        )
+    grading = UnitTestRewardConfig(**{field.name: found.pop(field.name) for field in fields(UnitTestRewardConfig)})
+    check_unit_tests(grading)
+    name = "dataset" if found["ref_scores"] else model_name(found["model"])
+    return AppsOptions(**with_places(found, f"{name}_{found['num_samples']}.jsonl"), grading=grading)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="inference_apps.py",
+        description="Answers held-out programming problems with a trained model, runs each answer's program on its "
+        "problem's tests in a sandbox, and reports accuracy and pass@k. Finished rows go to <output>.partial at once; "
+        "a run that was stopped goes on there, and the result file appears when all rows are done.",
+        allow_abbrev=False,
+    )
+    what = parser.add_argument_group("what to answer, with which model")
+    add_what(what, result_name="<run>_<step>_<num-samples>.jsonl")
+    add = what.add_argument
+    add("--dataset", default="apps", help=f"{' or '.join(CODE_DATASETS)}, or a path with data in their form")
+    _add_field(what, DataConfig, "apps_prompt")
+    add("--ref-scores", action="store_true", help="run the dataset's own solutions; nothing is generated")
+    add("--reward-model", help="for the published command, which names one: it is not read, the tests give the rewards")
+    how = parser.add_argument_group("how to answer")
+    add_how(how, top_k=5, max_new_tokens=512)
+    how.add_argument(
+        "--num-return-sequences", type=int, default=1, metavar="N",
+        help="answers to each problem; pass@k is reported for k up to it (default: 1)",
+    )  # fmt: skip
+    grading = parser.add_argument_group("how to run the programs")
+    for field in fields(UnitTestRewardConfig):
+        _add_field(grading, UnitTestRewardConfig, field.name)
+    add_where(parser.add_argument_group("where to run"))
+    return parser
+
+
+def _add_field(group: Group, section: type[Any], name: str) -> None:
+    """A flag of training, in the spelling of these programs and in its own."""
+    field = next(field for field in fields(section) if field.name == name)
+    kind = get_type_hints(section)[name]
+    settings: dict[str, Any] = {"type": kind}
+    if kind is bool:
+        settings = {"action": "store_true"}
+    elif get_origin(kind) is Literal:
+        settings = {"choices": get_args(kind)}
+    shown = "" if kind is bool else f" Default: {field.default}."
+    spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+    group.add_argument(*spellings, default=field.default, help=field.metadata["help"] + shown, **settings)

@@ -1,0 +1,183 @@
+"""From the settings of step 1 or 2 to a running loop: engine, plan, dry run, saving."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+
+from dschat.config.sections import SFTDataConfig
+from dschat.config.steps import RewardTrainingConfig, SFTConfig
+from dschat.data.splits import Phase
+from dschat.models.lora import check_adapter
+from dschat.models.tokenizer import load_config
+from dschat.offline.loop import LoopSettings, Objective, SupervisedLoop
+from dschat.preparation import (
+    Prepared,
+    continuation,
+    describe_rehearsal,
+    one_step,
+    prepare,
+    tensorboard_folder,
+)
+from dschat.runtime.deepspeed_config import (
+    Optimization,
+    Placement,
+    load_partitioned,
+    training_engine,
+    training_settings,
+    training_stage,
+    usable_dtype,
+)
+from dschat.runtime.distributed import world_size
+from dschat.runtime.guards import BrokenSteps
+from dschat.runtime.memory import MemoryMeter, estimate_adapted
+from dschat.runtime.model_folders import export_model, link_files
+from dschat.runtime.random_state import seed_generators
+from dschat.runtime.run import ResumableRun
+from dschat.runtime.state import TrainingState
+
+logger = logging.getLogger(__name__)
+
+MODEL_FLAG = "model_name_or_path"
+
+
+SupervisedStepConfig = SFTConfig | RewardTrainingConfig
+
+
+def prepare_supervised(
+    config: SupervisedStepConfig, phase: Phase, *, sft_data: SFTDataConfig | None = None
+) -> Prepared:
+    """Check the model folder and tokenise the data of step 1 or 2.
+
+    Args:
+        config: settings of the step.
+        phase: sft or reward.
+        sft_data: what only step 1 has.
+    """
+    return prepare(
+        phase=phase,
+        model_flag=MODEL_FLAG,
+        model_path=config.training.model_name_or_path,
+        max_length=config.training.max_seq_len,
+        row_length=config.training.max_seq_len,
+        length_flags="--max_seq_len",
+        data=config.data,
+        runtime=config.runtime,
+        output=config.output,
+        resume=config.saving.resume,
+        sft_data=sft_data,
+    )
+
+
+def train_supervised(
+    config: SupervisedStepConfig,
+    prepared: Prepared,
+    objective: Objective,
+    load: Callable[[], nn.Module],
+    *,
+    hf_model: Callable[[nn.Module], PreTrainedModel],
+    title: str,
+    shown: tuple[str, ...],
+) -> None:
+    """Train step 1 or 2; in a dry run one step of it, with a report.
+
+    After every epoch the model stands in `<output>/step_<n>`, n counting optimizer steps, and is linked from
+    `<output>` itself.
+
+    Args:
+        config: settings of the step.
+        prepared: tokenizer, data, folders.
+        objective: what is learned.
+        load: reads the model's weights.
+        hf_model: the Hugging Face model inside what `load` returned.
+        title: name of the progress bar.
+        shown: metrics beside it.
+    """
+    settings = _loop_settings(config, prepared, title, shown)
+    shape = load_config(MODEL_FLAG, prepared.model_path, trust_remote_code=config.runtime.trust_remote_code)
+    check_adapter(shape, config.adapter)
+    dtype = usable_dtype(config.runtime)
+    placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
+    _report_plan(prepared, settings)
+    goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model_path})
+    if config.runtime.dry_run:
+        estimated = estimate_adapted("model", shape, placement, config.adapter, world_size=world_size())
+        logger.info("estimated: %s", estimated)
+        config = _rehearsal(config)
+        settings = _loop_settings(config, prepared, title, shown)
+    seed_generators(config.runtime.seed)
+    memory = MemoryMeter(prepared.device)
+    with memory.during("model"):
+        engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
+
+    def save(step: int) -> None:
+        folder = prepared.output / f"step_{step}"
+        export_model(hf_model(engine.module), prepared.tokenizer, folder)
+        link_files(folder, prepared.output)
+
+    engines = {"model": engine}
+    state = TrainingState(engines, device=prepared.device)
+    broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
+    state.register("broken_steps", broken)
+    loop = SupervisedLoop(
+        engine,
+        objective,
+        settings,
+        train=prepared.data.train,
+        evaluation=prepared.data.evaluation,
+        device=prepared.device,
+        broken=broken,
+    )
+    with memory.during("step"):
+        loop.run(save, ResumableRun(goes_on, state))
+    if config.runtime.dry_run:
+        logger.info("measured: %s", memory.describe("model", engine))
+        logger.info("%s", describe_rehearsal(memory, prepared))
+
+
+def _loop_settings(
+    config: SupervisedStepConfig, prepared: Prepared, title: str, shown: tuple[str, ...]
+) -> LoopSettings:
+    return LoopSettings(
+        training=config.training,
+        schedule=config.schedule,
+        seed=config.runtime.seed,
+        output=prepared.output,
+        tensorboard=tensorboard_folder(config.output, prepared.output),
+        title=title,
+        shown_metrics=shown,
+    )
+
+
+def _rehearsal(config: SupervisedStepConfig) -> SupervisedStepConfig:
+    """The settings of a dry run: one step, and one batch of each evaluation."""
+    return replace(one_step(config), training=replace(config.training, eval_iters=1))
+
+
+def _report_plan(prepared: Prepared, settings: LoopSettings) -> None:
+    """Log the batch arithmetic."""
+    rows, held_out = len(prepared.data.train), len(prepared.data.evaluation)
+    logger.info(
+        "%s training rows, %s evaluation rows; %d rows per optimizer step on %d device(s), %d optimizer steps in all",
+        f"{rows:,}", f"{held_out:,}", settings.rows_per_step, world_size(), settings.total_updates(rows),
+    )  # fmt: skip
+
+
+def _build_engine(
+    config: SupervisedStepConfig, load: Callable[[], nn.Module], placement: Placement, total_updates: int
+) -> Any:
+    optimization = Optimization(
+        learning_rate=config.training.learning_rate,
+        weight_decay=config.training.weight_decay,
+        micro_batch_size=config.training.per_device_train_batch_size,
+        schedule=config.schedule,
+        total_updates=total_updates,
+        lora_learning_rate=config.adapter.learning_rate if config.adapter else None,
+    )
+    settings = training_settings(placement, optimization, overrides=config.runtime.deepspeed_config)
+    return training_engine(load_partitioned(load, settings), settings, optimization)

@@ -1,0 +1,22 @@
+"""Step 3: PPO with Wasserstein Policy Regularization. `deepspeed main_wpr.py --help` lists the flags."""
+
+from __future__ import annotations
+
+import sys
+
+from dschat.config.sections import WassersteinConfig
+from dschat.config.steps import parse_ppo_config
+from dschat.errors import run_guarded
+
+
+def main() -> None:
+    """Parse the command line, then train."""
+    config = parse_ppo_config(sys.argv[1:], regularizer=WassersteinConfig)
+    # after parsing, so that --help and mistakes do not wait for the libraries
+    from dschat.rlhf.run_ppo import run_ppo
+
+    run_ppo(config)
+
+
+if __name__ == "__main__":
+    run_guarded(main)

@@ -1,0 +1,137 @@
+"""chat.py, prompt_eval.py and rw_eval.py on toy models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from dschat.answering import chat, rw_eval
+from dschat.errors import UserError
+from tests.answering.helpers import make_models
+from tests.judging.helpers import ROOT, environment, run_program
+
+HOME = ROOT / "applications" / "DeepSpeed-Chat"
+CHAT = HOME / "chat.py"
+PROMPT_EVAL = HOME / "training" / "step1_supervised_finetuning" / "prompt_eval.py"
+RW_EVAL = HOME / "training" / "step2_reward_model_finetuning" / "rw_eval.py"
+TEMPLATE = (
+    "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}[reply]{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    make_models(folder, reward_positions=512)
+    return folder
+
+
+@pytest.fixture
+def chatbot(models):
+    words = ["--path", str(models / "run" / "step-7" / "actor"), "--max_new_tokens", "24", "--temperature", "0"]
+    return chat.load_chatbot(chat.parse_arguments([*words, "--device", "cpu"]))
+
+
+def test_pieces_of_an_answer_are_what_the_model_generates(chatbot, models):
+    messages = [{"role": "user", "content": "red cat"}]
+    folder = models / "run" / "step-7" / "actor"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    ids = tokenizer(" Human: red cat Assistant:", return_tensors="pt").input_ids
+    sequence = model.generate(ids, do_sample=False, max_new_tokens=24, pad_token_id=tokenizer.pad_token_id)
+    expected = tokenizer.decode(sequence[0, ids.shape[1] :], skip_special_tokens=True)
+    pieces = list(chatbot.answer(messages))
+    assert "".join(pieces) == expected and len(expected) > 10
+
+
+def test_words_are_shown_as_they_come_and_the_next_turn_is_not(chatbot, monkeypatch):
+    def generate(input_ids, streamer, **_: object) -> None:
+        streamer.put(input_ids)
+        for token in chatbot.tokenizer(" a big red cat Human: go on", add_special_tokens=False).input_ids:
+            streamer.put(torch.tensor([token]))
+        streamer.end()
+
+    monkeypatch.setattr(chatbot.model, "generate", generate)
+    pieces = [piece for piece in chatbot.answer([{"role": "user", "content": "x"}]) if piece]
+    assert "".join(pieces) == " a big red cat " and len(pieces) > 2
+
+
+def test_history_is_in_the_prompt_and_the_oldest_turns_are_forgotten_first(chatbot):
+    turns = [
+        {"role": role, "content": f"{role} {number}"} for number in range(12) for role in ("user", "assistant")
+    ] + [{"role": "user", "content": "now"}]
+    text = chatbot.tokenizer.decode(chatbot.prompt_ids(turns), skip_special_tokens=True)
+    assert text.endswith("Assistant: assistant 11 Human: now Assistant:") and "user 0" not in text
+    assert text.startswith(" Human: user ")
+    assert len(chatbot.prompt_ids(turns)) <= chatbot.longest_prompt
+    long = chatbot.prompt_ids([{"role": "user", "content": "word " * 300}])
+    assert len(long) == chatbot.longest_prompt and long[0] == chatbot.tokenizer.bos_token_id
+    assert chatbot.tokenizer.decode(long).endswith(" Assistant:")
+
+
+def test_chat_template_is_used_where_there_is_one(chatbot):
+    chatbot.tokenizer.chat_template = TEMPLATE
+    ids = chatbot.prompt_ids([{"role": "user", "content": "a cat"}])
+    assert chatbot.tokenizer.decode(ids) == "[user]a cat[reply]"
+
+
+@pytest.mark.parametrize(
+    ("text", "visible"),
+    [("yes", "yes"), ("yes Hum", "yes "), ("yes Human: no", "yes "), ("yes HumH", "yes Hum"), ("", "")],
+)
+def test_text_is_held_back_while_it_may_begin_the_next_turn(text, visible):
+    assert chat.before_mark(text, "Human:") == visible
+
+
+def test_failure_while_generating_is_raised_and_does_not_hang(chatbot, monkeypatch):
+    def fail(**_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(chatbot.model, "generate", fail)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(chatbot.answer([{"role": "user", "content": "a"}]))
+
+
+def test_conversation_in_a_terminal_with_clear_and_quit(models):
+    words = [sys.executable, CHAT.name, "--path", str(models / "run" / "step-7" / "actor"), "--max_new_tokens", "5"]
+    done = subprocess.run(
+        words, cwd=HOME, env=environment(), input="red cat\nand a dog\nclear\n\nhello\nquit\nnever read\n", text=True,
+        capture_output=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Model: ") == 3 and "forgotten" in done.stdout
+
+
+def test_missing_model_is_one_sentence(models):
+    done = run_program(CHAT, "--path", models / "nowhere")
+    assert done.returncode == 2 and "there is no folder" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_reward_scores_equal_the_model_row_by_row(models):
+    folder = models / "reward" / "step_3"
+    scores = rw_eval.score_pairs(str(folder), end_token=None)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+    for sample, (good, bad) in zip(rw_eval.SAMPLES, scores, strict=True):
+        for text, score in ((sample.chosen, good), (sample.rejected, bad)):
+            answer = [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+            ids = torch.tensor([tokenizer(sample.prompt).input_ids + answer])
+            with torch.no_grad():
+                hidden = model.base_model(ids).last_hidden_state
+                expected = float(model.score(hidden)[0, -1, 0])
+            assert score == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(UserError, match="no score head"):
+        rw_eval.score_pairs(str(models / "base"), end_token=None)
+
+
+def test_prompt_eval_shows_both_models_answers_to_six_questions(models):
+    words = ["--model_name_or_path_baseline", models / "base", "--max_new_tokens", 4, "--language", "Japanese"]
+    done = run_program(PROMPT_EVAL, *words, "--model_name_or_path_finetune", models / "run" / "step-7" / "actor")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("baseline") == done.stdout.count("finetuned") == done.stdout.count("Human:") == 6
