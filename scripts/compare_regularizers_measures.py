@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dschat.config.sections import RolloutConfig
+from dschat.config.ppo import RolloutConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts
 from dschat.models.causal_lm import response_logits, token_log_probs

@@ -30,7 +30,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder's neighbours, as the other scripts see them
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded

@@ -156,11 +156,11 @@ def test_report_names_the_regime_and_what_changes_it(epsilon: float, transport: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_neighbors": 0}, "--cost_dim must be at least 1, got 0; the paper uses --cost_dim 512"),
-        ({"block_size": 0}, "--block_size"),
-        ({"metric": "L3"}, "--cost_type must be L2"),
-        ({"far_cost": 0.0}, "--far_cost must be positive"),
-        ({"far_cost": math.inf}, "--far_cost must be positive"),
+        ({"num_neighbors": 0}, "num_neighbors must be at least 1, got 0"),
+        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"metric": "L3"}, "metric must be 'l2' or 'cosine', got 'L3'"),
+        ({"far_cost": 0.0}, "far_cost must be positive"),
+        ({"far_cost": math.inf}, "far_cost must be positive"),
         ({"embeddings": torch.ones(1, 3)}, "at least 2 tokens"),
         ({"embeddings": torch.ones(3)}, "shape"),
         ({"embeddings": torch.tensor([[0.0], [1.0], [math.nan], [2.0]])}, "embedding of token 2 holds NaN or inf"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.models.causal_lm import token_log_probs
 from dschat.optimal_transport import TokenGeometry, token_potentials
 from dschat.rlhf.regularizers import Regularizer, ScoredPositions, build_regularizer

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 import quickstart_stages
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from quickstart import FAST, FULL, Preset, plan
 from quickstart_options import Options

@@ -13,7 +13,8 @@ from PIL import Image
 from rich.console import Console
 
 from dschat.answering.apps_options import parse_apps_options
-from dschat.config.sections import UnitTestRewardConfig, WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from dschat.errors import UserError
 from quickstart_apps import FAST, FULL, Preset, answers_file, inference_words, plan

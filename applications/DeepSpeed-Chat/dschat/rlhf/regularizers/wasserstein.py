@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dschat.config.sections import WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
 from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
 
