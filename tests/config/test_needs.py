@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dschat.config.flag import flags_of
-from dschat.config.parse import default_of
+from dschat.config.flag import defaults_of, flags_of
 from dschat.config.ppo import AveragingConfig
 from dschat.errors import UserError
 from tests.config import commands
@@ -35,10 +34,7 @@ WITHOUT = {"--kl_estimator": "--f_div js", "--ngram": "--termination_condition p
 
 
 def defaults() -> dict[str, object]:
-    return {
-        f"--{field.name}": default_of(field)
-        for section in section_classes() for field in dataclasses.fields(section)
-    }  # fmt: skip
+    return {f"--{name}": value for section in section_classes() for name, value in defaults_of(section).items()}
 
 
 def step_of(words: str) -> str:

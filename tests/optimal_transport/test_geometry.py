@@ -138,8 +138,8 @@ def test_kernel_at_nearest_is_the_median_token_s_kernel_value() -> None:
 @pytest.mark.parametrize(
     ("epsilon", "transport", "words"),
     [
-        (0.01, "truncated", ["WARNING", "inactive", "--epsilon_unit nearest", "--transport capped"]),
-        (0.01, "capped", ["WARNING", "converges slowly", "--max_iter"]),
+        (0.01, "truncated", ["WARNING", "inactive", "raise epsilon", "capped transport"]),
+        (0.01, "capped", ["WARNING", "converges slowly", "more rounds"]),
         (0.3, "truncated", ["Semantic regime"]),
         (100.0, "truncated", ["Blurred regime"]),
     ],
@@ -150,6 +150,7 @@ def test_report_names_the_regime_and_what_changes_it(epsilon: float, transport: 
     for word in ["V = 31", "k1 = 4", "1.414", f"epsilon = {epsilon:.4g}", *words]:
         assert word in report
     assert ("WARNING" in report) == ("WARNING" in words)
+    assert "--" not in report
     assert geometry.is_semantic_term_inactive(epsilon) == (epsilon == 0.01)
 
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -24,11 +22,10 @@ def check_bounds(section: Section) -> None:
                 raise UserError(f"--{name} {problem}, got {item}{advice}")
 
 
-@cache
-def value_types(section: type) -> dict[str, Any]:
+def value_types(section: type[Section]) -> dict[str, Any]:
     """The type of each field's value where it is given: `float` for `float | None`."""
     hints = get_type_hints(section)
-    return {field.name: _without_none(hints[field.name]) for field in dataclasses.fields(section)}
+    return {name: _without_none(hints[name]) for name in flags_of(section)}
 
 
 def _without_none(kind: Any) -> Any:

@@ -110,3 +110,11 @@ def flag(
 def flags_of(section: Any) -> dict[str, Flag]:
     """What each field of a section, or of its class, says about itself, by name."""
     return {field.name: field.metadata[_KEY] for field in dataclasses.fields(section)}
+
+
+def defaults_of(section: Any) -> dict[str, Any]:
+    """What each field of a section, or of its class, holds where nothing is given; MISSING where something must be."""
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(section)
+    }

@@ -41,8 +41,8 @@ class AdaptationConfig(Section):
 
     only_optimize_lora: bool = flag(
         False,
-        help="Train the adapter alone, and a reward model's head. Without it all else is trained too, but the matrices "
-        "that are adapted.",
+        help="Freeze everything but the adapter and a reward model's head; without it the adapted matrices alone are "
+        "frozen.",
     )
     lora_alpha: float = flag(
         1.0,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 from dschat.config.bounds import value_types
-from dschat.config.flag import Flag, Section, flags_of
+from dschat.config.flag import Flag, Section, defaults_of, flags_of
 from dschat.config.retired import reject_unknown_flags
 from dschat.errors import UserError
 
@@ -49,8 +49,7 @@ def parse_step(
     Raises:
         UserError: an unknown flag, or a value that cannot work.
     """
-    hints = get_type_hints(step)
-    chosen = {field.name: (variants or {}).get(field.name, hints[field.name]) for field in dataclasses.fields(step)}
+    chosen: dict[str, type[Section]] = {**get_type_hints(step), **(variants or {})}
     parser = _OneSentenceParser(description=step.__doc__, allow_abbrev=False)
     parser.add_argument(
         "--config", default=argparse.SUPPRESS, help="YAML file of flag: value lines; the command line overrides it."
@@ -82,16 +81,10 @@ def add_flags(
         defaults: values to show that are not the fields' own.
         hyphens: whether --help shows `--test-time-limit` first; both spellings work.
     """
-    types = value_types(section)
-    for field in dataclasses.fields(section):
-        if not names or field.name in names:
-            default = (defaults or {}).get(field.name, default_of(field))
-            _add_flag(group, field.name, types[field.name], flags_of(section)[field.name], default, hyphens=hyphens)
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """What a field holds where nothing is given, MISSING where something must be."""
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    types, starts = value_types(section), defaults_of(section) | dict(defaults or {})
+    for name, described in flags_of(section).items():
+        if not names or name in names:
+            _add_flag(group, name, types[name], described, starts[name], hyphens=hyphens)
 
 
 def section_from(section: type[Section], values: Mapping[str, Any]) -> Any:

@@ -141,7 +141,7 @@ class ShapingConfig(Section):
         help="Scores as standard deviations from the mean of all earlier steps; --reward_clip then clips those.",
     )
     missing_eos_penalty: float = flag(
-        0.0, at_least=0, help="Subtracted from the clipped score of an answer that was cut off at its longest."
+        0.0, at_least=0, help="Subtracted from the clipped score of an answer without an end token."
     )
     penalty_clip: float | None = flag(
         None,
@@ -156,8 +156,8 @@ class ShapingConfig(Section):
         10_000,
         at_least=1,
         needs="penalty_target",
-        help="How slowly --kl_ctl is steered: number of answers after which a penalty at twice its target would have "
-        "doubled it.",
+        help="How slowly --kl_ctl is steered: each answer changes it by the relative error of the penalty, 0.2 at most, "
+        "divided by this.",
     )
     whiten_advantages: bool = flag(
         False, help="Advantages with mean 0 and variance 1 over all tokens of a step, on all ranks together."

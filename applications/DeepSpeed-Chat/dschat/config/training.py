@@ -34,8 +34,8 @@ class SupervisedConfig(Section):
         0,
         at_least=0,
         may_change=True,
-        help="Optimizer steps between evaluations; step 2 then also saves. 0: evaluate before training and after each "
-        "epoch.",
+        help="Optimizer steps between evaluations, at which step 2 also saves, beside those before training and after "
+        "each epoch; 0: none.",
     )
     eval_iters: int = flag(100, at_least=0, may_change=True, help="Batches per evaluation and rank; 0: all.")
 

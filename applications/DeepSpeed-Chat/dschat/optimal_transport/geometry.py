@@ -173,20 +173,20 @@ def _regime(geometry: TokenGeometry, epsilon: float, transport: str) -> str:
     if kernel < INACTIVE_KERNEL and transport == "truncated":
         return (
             "WARNING: the semantic term is inactive at this epsilon on this model. Even nearest neighbours exchange no "
-            "mass, so the penalty is a scaled log-ratio of the two policies whose strength grows with --max_iter. "
-            f"To change that, raise --epsilon (about {geometry.nearest_distance / 5:.2g} makes neighbours count), pass "
-            "--epsilon_unit nearest --epsilon 0.2, or pass --transport capped."
+            "mass, so the penalty is a scaled log-ratio of the two policies that grows with every round. To "
+            f"change that, raise epsilon (about {geometry.nearest_distance / 5:.2g} makes neighbours count), or use "
+            "capped transport."
         )
     if kernel < INACTIVE_KERNEL:
         return (
             "WARNING: epsilon is very small beside the distances. Capped transport still charges by meaning, but it is "
-            "close to unregularized transport and converges slowly: watch marginal_error, raise --max_iter, or pass "
-            "--epsilon_unit nearest --epsilon 0.2."
+            "close to unregularized transport and converges slowly: watch marginal_error, allow more rounds, or raise "
+            "epsilon."
         )
     if kernel > BLURRED_KERNEL:
         return (
             "Blurred regime: a nearest neighbour counts almost like the token itself, so the penalty hardly separates "
-            "close tokens. Lower --epsilon, or pass --epsilon_unit nearest --epsilon 0.2."
+            "close tokens. Lower epsilon."
         )
     return "Semantic regime: moving probability to a neighbouring token costs less than moving it to an unrelated one."
 
