@@ -202,17 +202,14 @@ def time_step(
     trainer: DeepSpeedPPOTrainer, prompts: PromptBatch, device: torch.device, *, seed: int
 ) -> dict[str, float]:
     """Seconds of one PPO step and of its parts."""
-    from dschat.runtime.metrics import WeightedMeans
-
     torch.manual_seed(seed)
-    means = WeightedMeans(device)
     synchronize(device)
     started = time.perf_counter()
-    experience, _ = trainer.generate_experience(prompts, means, step=seed)
-    trainer.train_rlhf([experience], means, step=seed)
+    made = trainer.generate_experience(prompts, step=seed)
+    training = trainer.train_rlhf([made.experience], step=seed)
     synchronize(device)
     seconds = time.perf_counter() - started
-    metrics = means.reduce()
+    metrics = (made.sums + training.sums).means(device)
     parts = ("generation_seconds", "scoring_seconds", "training_seconds", "response_length", "log_ratio")
     return {"step_seconds": seconds, **{part: metrics[part] for part in parts}}
 

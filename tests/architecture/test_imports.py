@@ -40,10 +40,14 @@ ALLOWED = {
     "rlhf.scoring": {"models", "runtime", "rlhf.experience", "rlhf.regularizers", "rlhf.row_groups"},
     "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience", "rlhf.row_groups"},
     "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
+    "rlhf.ppo_updates": {
+        "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.rlhf_engine",
+        "rlhf.row_groups", "rlhf.scoring",
+    },
     "rlhf.ppo_trainer": {
         "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",
         "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency",
-        "rlhf.macro_actions", "rlhf.rollout_metrics", "rlhf.row_groups", "rlhf.segmenter", "rlhf.shaping",
+        "rlhf.macro_actions", "rlhf.ppo_updates", "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
     },
     "rlhf.plan": {
         "config", "data", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout",

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
-from dschat.rlhf.regularizers.base import Penalty, Regularizer, ScoredPositions
+from dschat.rlhf.regularizers.base import Penalty, Regularizer, ResponsePositions
 from dschat.rlhf.regularizers.f_divergence import FDivergenceRegularizer
 from dschat.rlhf.regularizers.kl import KLRegularizer
 from dschat.rlhf.regularizers.none import NoRegularizer
 from dschat.rlhf.regularizers.wasserstein import WassersteinRegularizer
 
-__all__ = ["Penalty", "Regularizer", "ScoredPositions", "build_regularizer"]
+__all__ = ["Penalty", "Regularizer", "ResponsePositions", "build_regularizer"]
 
 
 def build_regularizer(
