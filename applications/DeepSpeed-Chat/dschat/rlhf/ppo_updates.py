@@ -85,7 +85,8 @@ class PPOUpdates:
             experience: of this rank, advantages ready to be used.
             step: the PPO step, which decides the order of rows.
         """
-        complete, limit, windows, sums = True, self._config.ppo.early_stop_kl, [], Sums()
+        complete, limit, sums = True, self._config.ppo.early_stop_kl, Sums()
+        windows: list[Window] = []
         first = (step - 1) * self._config.batches(world_size()).updates
         for window in self._all_windows(experience, step=step):
             text = self._text_rows(first + len(windows), len(window))
