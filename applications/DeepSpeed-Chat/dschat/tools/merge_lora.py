@@ -12,7 +12,6 @@ import logging
 import sys
 from pathlib import Path
 
-from peft import PeftConfig, PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -43,6 +42,10 @@ def merge(adapter: Path, output: Path, *, base: str | None, trust_remote_code: b
         raise UserError(f"--adapter {adapter} holds no adapter_config.json; name the folder adapter of a trained model")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"--output {output} is not empty; choose another folder")
+    # slow to import: --help and mistakes answer before; it asks for more packages where bitsandbytes is installed
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    from peft import PeftConfig, PeftModel
+
     settings = PeftConfig.from_pretrained(str(adapter))
     name = base or settings.base_model_name_or_path
     if settings.task_type not in CLASSES:
