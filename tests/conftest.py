@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from soak.forks import Forks
+from tests.leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
 from toys.jobs import make_folders
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

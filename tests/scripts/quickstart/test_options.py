@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from quickstart.options import MARKER_NAME, ROOT, SUMMARY_NAME, parse_options
+from quickstart import options
+from quickstart.options import MARKER_NAME, SUMMARY_NAME, parse_options
 
 
 def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -17,12 +18,15 @@ def complaint(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err.splitlines()[-1]
 
 
-def test_defaults_stay_within_the_repository() -> None:
-    options = parse_options([])
+def test_defaults_stay_within_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (options.ROOT / "scripts" / "quickstart.sh").is_file()
+    monkeypatch.setattr(options, "ROOT", tmp_path)  # a finished run may lie in the true place
 
-    assert options.output == ROOT / "runs" / "quickstart"
-    assert not options.fast
-    assert not options.overwrite
+    found = parse_options([])
+
+    assert found.output == tmp_path / "runs" / "quickstart"
+    assert not found.fast
+    assert not found.overwrite
 
 
 def test_relative_output_is_taken_from_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+import quickstart.options
 from dschat.answering.apps_options import parse_apps_options
 from dschat.config.sections import UnitTestRewardConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from dschat.errors import UserError
-from quickstart.options import ROOT
 from quickstart.program_options import AppsOptions, parse_options
 from quickstart.program_report import (
     COLOURS,
@@ -90,8 +90,11 @@ def test_without_a_sandbox_every_program_is_told_so(tmp_path: Path) -> None:
         assert parse_apps_options(inference_words(sft, FULL, given)[2:]).grading.allow_unsandboxed is allowed
 
 
-def test_defaults_of_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse_options([]).output == ROOT / "runs" / "quickstart_apps"
+def test_defaults_of_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quickstart.options, "ROOT", tmp_path)  # a finished run may lie in the true place
+    assert parse_options([]).output == tmp_path / "runs" / "quickstart_apps"
     assert parse_options([]).seeds == 3
     assert parse_options(["--fast"]).seeds == 1
     assert parse_options(["--fast", "--seeds", "2"]).seeds == 2
