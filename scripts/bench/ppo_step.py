@@ -15,7 +15,6 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,13 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder's neighbours, as the other scripts see them
-
 from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from make_tiny_model import TinyModelSize
+from dschat.tools.tiny_model import TinyModelSize
 
 if TYPE_CHECKING:
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer

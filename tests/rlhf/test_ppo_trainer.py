@@ -23,9 +23,9 @@ from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores, build_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
 from dschat.rlhf.rollout import AnswerTokens
-from tests.jobs import make_folders, ppo_arguments
 from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import make_folders, ppo_arguments
+from toys.tokenizers import make_tokenizer
 
 TOLERANCE = 2e-4  # float32 engines against float64 models
 BETA, CLIP = 0.3, 1.5
