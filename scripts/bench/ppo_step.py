@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dschat.config.sections import RolloutConfig
+from dschat.config.ppo import RolloutConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts
 from dschat.models.causal_lm import response_logits, token_log_probs
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
+from dschat.published import EPSILON as PUBLISHED_EPSILON
+from dschat.published import MAX_ITER as PUBLISHED_ROUNDS
+from dschat.published import TOP_K as PUBLISHED_TOP_K
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource
 from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
@@ -25,7 +28,6 @@ from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
 if TYPE_CHECKING:
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 
-PUBLISHED_EPSILON, PUBLISHED_ROUNDS, PUBLISHED_TOP_K = 0.01, 10, 128
 EPSILON_IN_NEAREST = 0.2
 MEASURE_ROUNDS, MEASURE_TOLERANCE, MEASURE_TOP_K = 100, 1e-4, 32
 TOP_TOKENS = 10

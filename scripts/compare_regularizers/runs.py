@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from compare_regularizers.measures import Examiner
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.errors import TrainingFault
 from dschat.optimal_transport import TokenGeometry

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, LearnedRewardConfig, UnitTestRewardConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
+from dschat.config.rewards import LearnedRewardConfig, UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.constituency import ConstituencyParser

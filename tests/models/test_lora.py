@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.errors import UserError
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
 from dschat.models.lora import (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks

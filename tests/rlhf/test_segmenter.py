@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import MacroActionConfig
+from dschat.config.ppo import MacroActionConfig
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.constituency import Constituent
 from dschat.rlhf.experience import Rollout

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dschat.code_execution.apps_tests import Outcome, TestReport
 from dschat.code_execution.pool import Grading, Job, ungraded
-from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
+from dschat.config.regularizers import DivergenceConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import TrainingFault, UserError

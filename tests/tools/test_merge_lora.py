@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.lora import add_adapter

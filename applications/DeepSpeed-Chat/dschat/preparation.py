@@ -17,8 +17,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dschat.checksums import folder_key
+from dschat.config.data import DataConfig, SFTDataConfig
 from dschat.config.decisive import decisive_settings
-from dschat.config.sections import DataConfig, OutputConfig, RuntimeConfig, SavingConfig, SFTDataConfig
+from dschat.config.runtime import OutputConfig, RuntimeConfig, SavingConfig
 from dschat.data.phases import DataSource, Phase, PhaseData, build_phase
 from dschat.errors import UserError
 from dschat.models.causal_lm import check_context

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from dschat.config.sections import SFTDataConfig
+from dschat.config.data import SFTDataConfig
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.splits import Phase
 from dschat.models.lora import check_adapter

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.config.steps import PPOConfig
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
 from dschat.models.lora import WithoutAdapter, add_adapter

@@ -28,6 +28,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from dschat.errors import UserError
 from dschat.optimal_transport import TokenGeometry, token_potentials
 from dschat.optimal_transport.geometry import BLURRED_KERNEL, INACTIVE_KERNEL, Metric
+from dschat.published import EPSILON as PUBLISHED_EPSILON
+from dschat.published import MAX_ITER as PUBLISHED_ROUNDS
 
 # how the architectures call their input embeddings, most common first
 EMBEDDING_NAMES = (
@@ -35,7 +37,6 @@ EMBEDDING_NAMES = (
     "token_embedding.weight", "shared.weight",
 )  # fmt: skip
 METRIC_FLAGS: Mapping[str, str] = {"l2": "L2", "cosine": "cos"}
-PUBLISHED_EPSILON, PUBLISHED_ROUNDS = 0.01, 10
 RECOMMENDED_IN_NEAREST = 0.2
 """Leaves the median nearest neighbour a kernel value of exp(-5) = 0.0067: well inside the semantic regime."""
 EPSILONS_IN_NEAREST = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0)
