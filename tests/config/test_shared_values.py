@@ -1,8 +1,4 @@
-"""Choices and defaults that a flag shares with the code behind it, where one home would cost more than this test.
-
-Mathematics must not see settings, nor settings torch; and a change in `dschat/data` makes the rows of earlier states
-unknown.
-"""
+"""Choices and defaults that a flag shares with mathematics, which must not see settings, nor settings torch."""
 
 from __future__ import annotations
 
@@ -12,14 +8,9 @@ from typing import Any, get_args
 import pytest
 
 from dschat.config.bounds import value_types
-from dschat.config.data import DataConfig
 from dschat.config.flag import Section
 from dschat.config.ppo import MacroActionConfig
 from dschat.config.regularizers import WassersteinConfig
-from dschat.data.apps import Apps, PromptStyle
-from dschat.data.base import RawDataset
-from dschat.data.raw_datasets import find_raw_dataset
-from dschat.data.splits import SplitBy, phase_indices
 from dschat.optimal_transport import TokenGeometry, token_potentials
 from dschat.optimal_transport.potentials import Transport
 from dschat.optimal_transport.support import SupportKind
@@ -33,8 +24,6 @@ from dschat.rlhf.macro_actions import TerminationCondition, ValueFunction
         (WassersteinConfig, "support", SupportKind),
         (MacroActionConfig, "termination_condition", TerminationCondition),
         (MacroActionConfig, "value_function", ValueFunction),
-        (DataConfig, "split_by", SplitBy),
-        (DataConfig, "apps_prompt", PromptStyle),
     ],
 )
 def test_a_flag_has_the_choices_of_what_it_chooses(section: type[Section], field: str, choices: Any) -> None:
@@ -46,10 +35,6 @@ def test_a_flag_has_the_choices_of_what_it_chooses(section: type[Section], field
     [
         (WassersteinConfig, token_potentials, {}),
         (WassersteinConfig, TokenGeometry.from_embeddings, {"num_neighbors": "cost_dim"}),
-        (DataConfig, RawDataset.__init__, {}),
-        (DataConfig, Apps.__init__, {"prompt_style": "apps_prompt"}),
-        (DataConfig, find_raw_dataset, {}),
-        (DataConfig, phase_indices, {}),
     ],
 )
 def test_a_function_starts_where_its_flag_does(section: type[Section], function: Any, flags: dict[str, str]) -> None:

@@ -18,8 +18,8 @@ from dschat.optimal_transport import TokenGeometry
 from dschat.rlhf import ppo_loop, rlhf_engine, rollout
 from dschat.rlhf.constituency import Constituent
 from tests.config import test_published_flags as published
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_pairs, write_text
 from tests.rlhf.test_macro_training import HalvesParser
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_pairs, write_text
 
 # Each flag with another value than in the short run below, and what it needs beside it.
 SHARED = """

@@ -27,7 +27,7 @@ from dschat.models.lora import (
     save_weights,
 )
 from dschat.models.reward_model import TokenScorer, load_token_scorer
-from tests.toy_models import FAMILIES, make_causal_lm, make_config
+from toys.models import FAMILIES, make_causal_lm, make_config
 
 VOCABULARY = 47
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])

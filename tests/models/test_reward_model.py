@@ -18,7 +18,7 @@ from dschat.models.reward_model import (
     load_token_scorer,
     pairwise_loss,
 )
-from tests.toy_models import FAMILIES, make_causal_lm
+from toys.models import FAMILIES, make_causal_lm
 
 VOCABULARY = 47
 PAD = 0

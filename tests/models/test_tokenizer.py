@@ -18,8 +18,8 @@ from dschat.models.tokenizer import (
     end_of_conversation_text,
     load_tokenizer,
 )
-from tests.toy_models import make_config
-from tests.toy_tokenizers import make_tokenizer
+from toys.models import make_config
+from toys.tokenizers import make_tokenizer
 
 
 def save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:

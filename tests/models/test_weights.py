@@ -18,7 +18,7 @@ from dschat.models.causal_lm import load_causal_lm
 from dschat.models.reward_model import load_token_scorer
 from dschat.models.tokenizer import check_model_path, load_config, load_tokenizer
 from dschat.models.weights import check_weights
-from tests.jobs import make_folders
+from toys.jobs import make_folders
 
 FLAG = "model_name_or_path"
 

@@ -22,7 +22,7 @@ from dschat.runtime.deepspeed_config import (
     training_stage,
     usable_dtype,
 )
-from tests.toy_models import make_causal_lm
+from toys.models import make_causal_lm
 
 OPTIMIZATION = Optimization(
     learning_rate=1e-3, weight_decay=0.1, micro_batch_size=4, schedule=ScheduleConfig(gradient_accumulation_steps=3),

@@ -13,7 +13,7 @@ from dschat.runtime.deepspeed_config import Optimization, Placement, training_en
 from dschat.runtime.distributed import whole_state_dict
 from dschat.runtime.guards import NonFinite
 from dschat.runtime.stepping import gradients_are_finite, step_all
-from tests.toy_models import make_causal_lm
+from toys.models import make_causal_lm
 
 PLACEMENTS = [
     *(Placement(stage, "fp32", offload=False) for stage in range(4)),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dschat.answering.dataset_names import CODE_DATASETS
 from dschat.answering.options import (
@@ -18,14 +17,11 @@ from dschat.answering.options import (
     with_places,
 )
 from dschat.config.bounds import check_bounds
-from dschat.config.data import DataConfig
+from dschat.config.data import DataConfig, PromptStyle
 from dschat.config.flag import flags_of
 from dschat.config.parse import add_flags, section_from
 from dschat.config.rewards import UnitTestRewardConfig
 from dschat.errors import UserError
-
-if TYPE_CHECKING:
-    from dschat.data.apps import PromptStyle
 
 
 @dataclass(frozen=True)

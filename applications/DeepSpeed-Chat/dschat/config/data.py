@@ -8,6 +8,9 @@ from typing import ClassVar, Literal
 from dschat.config.flag import Section, flag
 from dschat.errors import UserError
 
+SplitBy = Literal["row", "group"]
+PromptStyle = Literal["full", "published"]
+
 
 @dataclass(frozen=True)
 class DataConfig(Section):
@@ -27,7 +30,7 @@ class DataConfig(Section):
     data_split: str = flag(
         "2,4,4", help="Proportions of the rows for steps 1, 2 and 3 (2,4,4 is 20, 40 and 40 percent)."
     )
-    split_by: Literal["row", "group"] = flag(
+    split_by: SplitBy = flag(
         "row",
         help="What the steps share out. row: rows, in the published permutation. group: posts, with all rows of one in "
         "the same step.",
@@ -35,7 +38,7 @@ class DataConfig(Section):
     data_output_path: str | None = flag(
         None, may_change=True, help="Folder of the tokenised caches; default: data_cache in --output_dir."
     )
-    apps_prompt: Literal["full", "published"] = flag(
+    apps_prompt: PromptStyle = flag(
         "full",
         help="Prompts of programming problems. full: with starter code, function name and how it is tested. published: "
         "the problem alone.",

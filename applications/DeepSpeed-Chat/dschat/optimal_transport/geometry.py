@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -123,15 +123,16 @@ class TokenGeometry:
         """
         points = F.embedding(ids, self.embeddings).double()
         gram = torch.bmm(points, points.mT)
-        cost = _costs_from_products(gram, *[gram.diagonal(dim1=1, dim2=2).clone()] * 2, self.metric)
+        squares = gram.diagonal(dim1=1, dim2=2).clone()
+        cost = _costs_from_products(gram, squares, squares, self.metric)
         reach = self._reach(ids)
         return cost, (cost <= reach[:, :, None]) | (cost <= reach[:, None, :])
 
     def costs_between(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """As `costs`, [A, B], between the tokens of `rows` [A] and those of `columns` [B]."""
         left, right = (F.embedding(ids, self.embeddings).double() for ids in (rows, columns))
-        squares = (points.square().sum(dim=1)[None] for points in (left, right))
-        cost = _costs_from_products((left @ right.T)[None], *squares, self.metric)[0]
+        left_squares, right_squares = (points.square().sum(dim=1)[None] for points in (left, right))
+        cost = _costs_from_products((left @ right.T)[None], left_squares, right_squares, self.metric)[0]
         return cost, (cost <= self._reach(rows)[:, None]) | (cost <= self._reach(columns)[None, :])
 
     def _reach(self, ids: Tensor) -> Tensor:
@@ -299,7 +300,7 @@ def _median_pair_cost(points: Tensor, metric: Metric) -> float:
 @contextmanager
 def _exact_float32_matmul() -> Iterator[None]:
     """Switches TF32 and bfloat16 shortcuts of float32 products off, whatever the training run has chosen."""
-    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    backends: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]
     if not all(hasattr(backend, "fp32_precision") for backend in backends):  # torch before 2.9
         chosen = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision("highest")

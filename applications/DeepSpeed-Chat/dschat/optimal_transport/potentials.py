@@ -18,6 +18,7 @@ from dschat.optimal_transport.geometry import TokenGeometry
 from dschat.optimal_transport.support import Support, SupportKind, build_support
 from dschat.optimal_transport.transport import (
     SolvedPositions,
+    joined,
     shared_kernel,
     solve_capped_transport,
     solve_truncated,
@@ -96,15 +97,18 @@ def token_potentials(
     _check_settings(top_k=top_k, epsilon=epsilon, max_iter=max_iter, tol=tol)
     _check_choices(transport, support, debias=debias, normalize=normalize)
     _check_tensors(policy_logits, reference_logits, tokens, geometry)
-    settings = {"epsilon": epsilon, "max_iter": max_iter, "tol": tol}
     with torch.autocast(policy_logits.device.type, enabled=False):
         top_k = min(top_k, geometry.vocab_size)
         problem = build_support(policy_logits, reference_logits, tokens, top_k=top_k, kind=support)
         per_position = _work_elements(problem, geometry)
         if transport == "capped":
-            solve = partial(solve_capped_transport, geometry=geometry, debias=debias, **settings)
+            solve: Callable[[Support], SolvedPositions] = partial(
+                solve_capped_transport, geometry=geometry, debias=debias, epsilon=epsilon, max_iter=max_iter, tol=tol
+            )
         else:
-            solve = partial(solve_truncated, geometry=geometry, normalize=normalize, **settings)
+            solve = partial(
+                solve_truncated, geometry=geometry, normalize=normalize, epsilon=epsilon, max_iter=max_iter, tol=tol
+            )
             if len(problem.ids) != len(tokens):
                 solve = partial(solve, shared=shared_kernel(problem.ids[0], geometry, epsilon=epsilon))
                 per_position = problem.policy.shape[1]
@@ -132,8 +136,7 @@ def _solve_in_chunks(
     chunks = []
     for start in range(0, max(count, 1), positions):
         chunks.append(solve(problem.part(slice(start, start + positions))))
-    fields = zip(*chunks, strict=True)
-    return SolvedPositions(*(None if parts[0] is None else torch.cat(parts) for parts in fields))
+    return joined(chunks)
 
 
 def _check_settings(*, top_k: int, epsilon: float, max_iter: int, tol: float) -> None:

@@ -5,6 +5,7 @@ Legend: N positions of a chunk, S support tokens, S + 1 bins (the tail comes las
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,19 @@ class SolvedPositions(NamedTuple):
     num_iterations: Tensor
     floored: Tensor
     kept_neighbors: Tensor
+
+
+def joined(chunks: Sequence[SolvedPositions]) -> SolvedPositions:
+    """The results of chunks of positions, one after the other, [N] each."""
+    distances = [chunk.distance for chunk in chunks if chunk.distance is not None]
+    return SolvedPositions(
+        potential=torch.cat([chunk.potential for chunk in chunks]),
+        distance=torch.cat(distances) if distances else None,
+        marginal_error=torch.cat([chunk.marginal_error for chunk in chunks]),
+        num_iterations=torch.cat([chunk.num_iterations for chunk in chunks]),
+        floored=torch.cat([chunk.floored for chunk in chunks]),
+        kept_neighbors=torch.cat([chunk.kept_neighbors for chunk in chunks]),
+    )
 
 
 class SharedKernel(NamedTuple):

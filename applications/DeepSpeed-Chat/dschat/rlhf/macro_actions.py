@@ -125,7 +125,8 @@ def segment_advantages(
     is_segment = totals > 0
     segment_values = torch.where(is_segment, weighted_values / totals, 0.0)
     advantages, returns = generalized_advantages(segment_rewards, segment_values, is_segment, gamma=gamma, lam=lam)
-    return tuple(torch.where(mask, x.gather(-1, segment), 0.0) for x in (advantages, returns))
+    of_tokens = [torch.where(mask, of_segments.gather(-1, segment), 0.0) for of_segments in (advantages, returns)]
+    return of_tokens[0], of_tokens[1]
 
 
 def _after_lengths(lengths: Tensor, mask: Tensor) -> Tensor:

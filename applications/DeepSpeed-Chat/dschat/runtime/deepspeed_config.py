@@ -164,7 +164,9 @@ def parameter_groups(
     model: nn.Module, *, weight_decay: float, lora_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
     """The trained parameters: biases and norms without weight decay, all else with it, LoRA with a rate of its own."""
-    undecayed, decayed, adapter = [], [], []
+    undecayed: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    adapter: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

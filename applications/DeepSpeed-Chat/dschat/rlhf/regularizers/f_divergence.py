@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dschat.config.regularizers import DivergenceConfig, DivergenceKind
-from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
+from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 
 LOW_VARIANCE_KINDS = ("rkl", "fkl")
 
@@ -74,7 +74,7 @@ class FDivergenceRegularizer:
     """Order of the alpha-divergence."""
     low_variance: bool
 
-    def penalty(self, positions: ScoredPositions) -> Penalty:
+    def penalty(self, positions: ResponsePositions) -> Penalty:
         """Estimates [N]."""
         values = f_divergence_penalty(
             positions.policy_log_probs - positions.reference_log_probs,

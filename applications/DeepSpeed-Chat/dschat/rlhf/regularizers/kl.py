@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dschat.config.regularizers import KLEstimator
-from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
+from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 from dschat.rlhf.regularizers.f_divergence import f_divergence_penalty
 
 
@@ -19,7 +19,7 @@ class KLRegularizer:
 
     estimator: KLEstimator
 
-    def penalty(self, positions: ScoredPositions) -> Penalty:
+    def penalty(self, positions: ResponsePositions) -> Penalty:
         """Estimates [N]."""
         log_ratio = positions.policy_log_probs - positions.reference_log_probs
         if self.estimator == "k2":

@@ -9,7 +9,7 @@ from torch import Tensor
 from dschat.config.regularizers import WassersteinConfig
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
 from dschat.optimal_transport.geometry import BLURRED_KERNEL, INACTIVE_KERNEL
-from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
+from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 
 ADVICE = {
     "truncated": "The flags: --epsilon_unit nearest --epsilon 0.2, or --transport capped.",
@@ -32,7 +32,7 @@ class WassersteinRegularizer:
         unit = self.geometry.nearest_distance if self.config.epsilon_unit == "nearest" else 1.0
         return self.config.epsilon * unit
 
-    def penalty(self, positions: ScoredPositions) -> Penalty:
+    def penalty(self, positions: ResponsePositions) -> Penalty:
         """Potentials [N], in the units of the embedding distance."""
         result = token_potentials(
             positions.policy_logits,
