@@ -138,21 +138,21 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
         models: folder with sft/ and reward/.
         never_end: no token ends an answer: all have --max_answer_seq_len tokens.
     """
-    from dschat.models.tokenizer import load_tokenizer
+    from dschat.models.checked import check_model
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
     from dschat.rlhf.reward_sources import build_reward_source
-    from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
+    from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
     from dschat.rlhf.rollout import AnswerTokens
     from dschat.runtime.distributed import initialize
     from dschat.runtime.logging import set_up_logging
 
     set_up_logging()
     device = initialize(-1)
-    tokenizer = load_tokenizer("models", str(models / "sft"), end_of_conversation_token=None, trust_remote_code=False)
     first = next(iter(configs.values()))
-    paths = ModelPaths(actor=str(models / "sft"), critic=str(models / "reward"))
-    engine = DeepSpeedRLHFEngine(first, paths, tokenizer, total_updates=10**6, device=device)
+    checkpoints = Checkpoints(*(check_model("models", str(models / name)) for name in ("sft", "reward")))
+    tokenizer = checkpoints.actor.tokenizer
+    engine = DeepSpeedRLHFEngine(first, checkpoints, total_updates=10**6, device=device)
     stop = () if never_end else (int(tokenizer.eos_token_id),)
     tokens = AnswerTokens(stop, int(tokenizer.pad_token_id), len(tokenizer))
     trainers, seconds = {}, {}

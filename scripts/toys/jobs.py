@@ -131,15 +131,13 @@ def write_text(folder: Path, *, paragraphs: int = 300, seed: int = 0) -> Path:
 
 def make_folders(folder: Path, *, family: str = "llama", pad: Literal["pad", "eos"] = "pad") -> dict[str, str]:
     """Data, a language model and a reward model on disk; returns their paths."""
+    from dschat.models.checked import check_model
     from dschat.models.reward_model import load_token_scorer
 
     tokenizer = make_tokenizer(pad=pad)
     export_model(make_causal_lm(family, vocab_size=len(tokenizer)), tokenizer, folder / "sft")
     torch.manual_seed(0)
-    scorer = load_token_scorer(
-        str(folder / "sft"), fresh_head=True, tokenizer_length=len(tokenizer), dtype=torch.float32, dropout=None,
-        pad_token_id=tokenizer.pad_token_id, trust_remote_code=False,
-    )  # fmt: skip
+    scorer = load_token_scorer(check_model("sft", str(folder / "sft")), fresh_head=True, dtype=torch.float32)
     with torch.no_grad():
         scorer.model.score.weight.normal_(std=0.2)
     export_model(scorer.model, tokenizer, folder / "reward")

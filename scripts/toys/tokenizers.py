@@ -52,3 +52,10 @@ def make_tokenizer(
         eos_token="<eos>",
         pad_token="<pad>" if pad == "pad" else "<eos>",
     )
+
+
+def make_word_tokenizer(num_tokens: int) -> PreTrainedTokenizerFast:
+    """Words w0, w1, ... of which w0 is padding and w1 the end."""
+    backend = Tokenizer(models.WordLevel({f"w{index}": index for index in range(num_tokens)}, unk_token="w0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    return PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="w0", eos_token="w1")
