@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, RegularizerConfig, WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
 from dschat.optimal_transport.geometry import Metric
 from dschat.rlhf.regularizers.base import Penalty, Regularizer, ResponsePositions
@@ -20,7 +20,7 @@ __all__ = ["Penalty", "Regularizer", "ResponsePositions", "build_regularizer"]
 
 
 def build_regularizer(
-    config: DivergenceConfig | WassersteinConfig,
+    config: RegularizerConfig,
     *,
     reference_embeddings: Callable[[], Tensor],
     seed: int,
@@ -50,6 +50,7 @@ def build_regularizer(
                 block_size=config.block_size,
             )
             return WassersteinRegularizer(config, geometry)
+    raise TypeError(f"{type(config).__name__} has no arm in build_regularizer")
 
 
 def _perturbed(embeddings: Tensor, share: float, seed: int) -> Tensor:
