@@ -8,8 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
+from dschat.data.batches import PromptBatch
+from dschat.generation import EndTokens, HuggingFaceSettings, RowSeed, Sampling, build_generator
 from make_tiny_model import TinyModelSize, new_model, train_tokenizer
-from quickstart_answers import compare_answers, sample_answer, token_scores
+from quickstart_answers import compare_answers, token_scores
 
 SIZE = TinyModelSize(vocab_size=280, hidden_size=24, num_layers=1, num_heads=3, max_length=47)
 ROWS = [
@@ -87,7 +89,7 @@ def test_score_belongs_to_prompt_and_answer_together(folders: dict[str, Path]) -
     tokenizer = AutoTokenizer.from_pretrained(folders["first"])
     model = AutoModelForSequenceClassification.from_pretrained(folders["reward"]).eval()
 
-    prompt_ids = tokenizer(ROWS[1][0], return_tensors="pt").input_ids
+    prompt_ids = tokenizer(ROWS[1][0]).input_ids
     actor = AutoModelForCausalLM.from_pretrained(folders["first"]).eval()
     sampling = {"max_new_tokens": 6, "temperature": 0.8, "top_k": 50, "seed": 5}
 
@@ -95,7 +97,10 @@ def test_score_belongs_to_prompt_and_answer_together(folders: dict[str, Path]) -
         ROWS[1:], {"first": folders["first"]}, folders["reward"], max_prompt_tokens=40, **sampling
     )[0]  # fmt: skip
 
-    sequence = sample_answer(actor, prompt_ids, tokenizer, **sampling)
-    assert sequence.shape[1] > prompt_ids.shape[1]
-    assert sequence[:, : prompt_ids.shape[1]].tolist() == prompt_ids.tolist()
-    assert sample.answers["first"][1] == pytest.approx(float(token_scores(model, sequence)[-1]), abs=1e-5)
+    ends = EndTokens.of(tokenizer, actor, end_of_conversation_token=None)
+    generator = build_generator(actor, ends, HuggingFaceSettings())
+    batch = PromptBatch.of_ids([prompt_ids], pad_token_id=ends.pad)
+    answer = generator.generate(batch, Sampling(0.8, 50, 1.0, 6), seeds=[RowSeed(5, 0)]).ids()[0]
+    text, score = sample.answers["first"]
+    assert text == tokenizer.decode(answer, skip_special_tokens=True) and answer
+    assert score == pytest.approx(float(token_scores(model, torch.tensor([prompt_ids + answer]))[-1]), abs=1e-5)

@@ -19,7 +19,7 @@ from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.models.causal_lm import model_config
 from dschat.models.reward_model import TokenScorer, check_has_head, end_scores, load_token_scorer
-from dschat.models.tokenizer import check_model_path, load_tokenizer
+from dschat.models.tokenizer import Vocabulary, check_model_path, load_tokenizer
 
 ROW_LENGTH = 512
 SAMPLES = tuple(
@@ -58,7 +58,7 @@ def score_pairs(path: str, *, end_token: str | None) -> list[tuple[float, float]
     encoder = TextEncoder.create(
         tokenizer, end_of_conversation=end_token, max_length=min(ROW_LENGTH, positions or ROW_LENGTH)
     )
-    scorer = _scorer(path, tokenizer_length=len(tokenizer), pad_token_id=int(tokenizer.pad_token_id))
+    scorer = _scorer(path, tokenizer_length=Vocabulary.of(tokenizer).size, pad_token_id=int(tokenizer.pad_token_id))
     items = list(encoder.encode(SAMPLES, "reward", Counter()))
     if len(items) < len(SAMPLES):
         raise UserError(f"{path} takes rows of {encoder.max_length} tokens, for which these questions are too long")

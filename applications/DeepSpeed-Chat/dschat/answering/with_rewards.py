@@ -21,7 +21,7 @@ from dschat.answering.reward_scores import RewardScorer
 from dschat.data.cache import content_key
 from dschat.data.tokenise import TextEncoder
 from dschat.models.reward_model import check_has_head, load_token_scorer
-from dschat.models.tokenizer import check_model_path, load_config, load_tokenizer
+from dschat.models.tokenizer import Vocabulary, check_model_path, load_config, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def load_scorer(path: str, options: Options, *, device: torch.device, dtype: tor
     scorer = load_token_scorer(
         path,
         fresh_head=False,
-        tokenizer_length=len(tokenizer),
+        tokenizer_length=Vocabulary.of(tokenizer).size,
         pad_token_id=int(tokenizer.pad_token_id),
         dtype=dtype,
         dropout=None,

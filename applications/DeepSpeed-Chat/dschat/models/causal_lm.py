@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
 
 from dschat.errors import UserError
+from dschat.models.tokenizer import Vocabulary
 from dschat.models.weights import listed, read_model
 
 logger = logging.getLogger(__name__)
 
 PAD_TO_MULTIPLE = 8
+NO_TOKEN_LOGIT = -1e4
+"""In place of the logit of an id that no token has: a probability of 0 in every precision, yet finite, so that neither
+entropies (0 times -inf) nor checks for broken logits trip over it."""
 DROPOUT_FIELDS = (
     "dropout", "attention_dropout", "hidden_dropout", "activation_dropout",
     "attn_pdrop", "embd_pdrop", "resid_pdrop", "classifier_dropout",
@@ -36,7 +40,8 @@ def load_causal_lm(
 
     Args:
         path: model name or folder, as `check_model_path` gave it.
-        tokenizer_length: number of tokens; the embedding table grows to it and never shrinks.
+        tokenizer_length: the highest token id plus one (`Vocabulary.size`); the embedding table grows to it and never
+            shrinks.
         dtype: precision of the weights.
         dropout: overrides every dropout rate, None to keep them.
         trust_remote_code: whether code in the folder may run.
@@ -81,7 +86,7 @@ def quantization(dtype: torch.dtype, four_bit: bool) -> dict[str, Any]:
 
 
 def grow_embeddings(model: PreTrainedModel, tokenizer_length: int) -> None:
-    """Add embedding rows where the tokenizer has more tokens than the model; tables are never made smaller."""
+    """Add embedding rows where the tokenizer has higher ids than the model; tables are never made smaller."""
     if tokenizer_length > model.config.get_text_config().vocab_size:
         model.resize_token_embeddings(tokenizer_length, pad_to_multiple_of=PAD_TO_MULTIPLE)
         logger.info("grew the embedding table to %d rows", model.config.get_text_config().vocab_size)
@@ -133,6 +138,21 @@ def response_logits(model: nn.Module, model_class: type, sequences: Tensor, mask
     # one more than needed: the last position predicts a token beyond the row
     output = model(input_ids=sequences, logits_to_keep=width + 1, use_cache=False, **inputs)
     return output.logits[:, -width - 1 : -1]
+
+
+def real_logits(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Logits of the ids that have a token, so that what is scored is what sampling draws from.
+
+    Args:
+        logits: [..., rows], one for each row of the model's table.
+        vocabulary: of the tokenizer.
+    Returns:
+        [..., V], V the vocabulary's size: rows beyond it are dropped, gaps in it have no probability and no gradient.
+    """
+    logits = logits[..., : vocabulary.size]
+    if not vocabulary.gaps:
+        return logits
+    return logits.index_fill(-1, torch.tensor(vocabulary.gaps, device=logits.device), NO_TOKEN_LOGIT)
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def load_token_scorer(
     Args:
         path: model name or folder.
         fresh_head: True to start from a language model with a new score head, False to require a trained one.
-        tokenizer_length: number of tokens; the embedding table grows to it and never shrinks.
+        tokenizer_length: the highest token id plus one (`Vocabulary.size`); the embedding table grows to it and never
+            shrinks.
         pad_token_id: written to the config, which the library's own pooling reads.
         dtype: precision of the weights.
         dropout: overrides every dropout rate, None to keep them.

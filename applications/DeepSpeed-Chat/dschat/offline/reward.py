@@ -15,6 +15,7 @@ from dschat.data.phases import collate_pairs
 from dschat.models.causal_lm import enable_gradient_checkpointing
 from dschat.models.lora import add_adapter
 from dschat.models.reward_model import end_scores, load_token_scorer, pairwise_loss
+from dschat.models.tokenizer import Vocabulary
 from dschat.offline.loop import BatchResult, Rows
 from dschat.offline.setup import prepare_supervised, train_supervised
 from dschat.preparation import Prepared, claimed
@@ -74,7 +75,7 @@ def _load(config: RewardTrainingConfig, prepared: Prepared) -> nn.Module:
     scorer = load_token_scorer(
         prepared.model_path,
         fresh_head=True,
-        tokenizer_length=len(prepared.tokenizer),
+        tokenizer_length=Vocabulary.of(prepared.tokenizer).size,
         pad_token_id=int(prepared.tokenizer.pad_token_id),
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,

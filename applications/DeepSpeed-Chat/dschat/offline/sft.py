@@ -19,6 +19,7 @@ from dschat.models.causal_lm import (
     token_log_probs,
 )
 from dschat.models.lora import add_adapter
+from dschat.models.tokenizer import Vocabulary
 from dschat.offline.loop import BatchResult, Rows
 from dschat.offline.setup import prepare_supervised, train_supervised
 from dschat.preparation import Prepared, claimed
@@ -77,7 +78,7 @@ def run_sft(config: SFTConfig) -> None:
 def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:
     model = load_causal_lm(
         prepared.model_path,
-        tokenizer_length=len(prepared.tokenizer),
+        tokenizer_length=Vocabulary.of(prepared.tokenizer).size,
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,
         trust_remote_code=config.runtime.trust_remote_code,

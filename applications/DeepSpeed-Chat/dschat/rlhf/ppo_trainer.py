@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -13,7 +13,8 @@ from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault, UserError
-from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
+from dschat.generation.base import Generator, Sampling
+from dschat.models.causal_lm import real_logits, response_logits, token_entropies, token_log_probs
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
@@ -21,7 +22,7 @@ from dschat.rlhf.ppo_math import masked_sums, policy_loss, value_loss, whiten
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.rlhf_engine import TEXT_PASSES, DeepSpeedRLHFEngine
-from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
+from dschat.rlhf.rollout import make_rollout
 from dschat.rlhf.rollout_metrics import (
     ScoredAnswers,
     record_rollout,
@@ -41,7 +42,6 @@ from dschat.runtime.metrics import WeightedMeans
 from dschat.runtime.stepping import step_all
 from dschat.runtime.throughput import forward_cost, now, peak_flops
 
-SampleAnswers = Callable[[PromptBatch], Tensor]
 Window = list[Experience]
 """The micro-batches of one optimizer step."""
 
@@ -56,10 +56,9 @@ class DeepSpeedPPOTrainer:
         regularizer: Regularizer,
         reward_source: RewardSource,
         tokenizer: PreTrainedTokenizerBase,
-        tokens: AnswerTokens,
+        generator: Generator,
         *,
         device: torch.device,
-        sample: SampleAnswers | None = None,
         parser: ConstituencyParser | None = None,
         text: TextBlocks | None = None,
     ) -> None:
@@ -71,9 +70,8 @@ class DeepSpeedPPOTrainer:
             regularizer: gives the penalty.
             reward_source: gives the sequence scores.
             tokenizer: of all models.
-            tokens: end and padding tokens of an answer.
+            generator: continues prompts with the actor's present weights.
             device: where this rank computes.
-            sample: continues prompts [B, P] to [B, P + R]; default: the actor, as the settings say.
             parser: for macro actions by parsing.
             text: what the actor also learns to predict, where the settings mix text in.
         """
@@ -82,14 +80,21 @@ class DeepSpeedPPOTrainer:
         self._regularizer = regularizer
         self._reward_source = reward_source
         self._tokenizer = tokenizer
-        self._tokens = tokens
+        self._pad = int(tokenizer.pad_token_id)
+        self._generator = generator
+        self._sampling = Sampling(
+            temperature=config.rollout.temperature,
+            top_k=config.rollout.sampling_top_k,
+            top_p=config.rollout.sampling_top_p,
+            max_new_tokens=config.rollout.max_answer_seq_len,
+        )
+        self._generator_is_stale = True
+        """Whether the actor's weights may have changed since the generator took them over."""
         self._device = device
-        self._sample = sample or self._sample_from_actor
         self._text = text
         self._models = engine.scored_models()
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
-        self._finite_logits = FiniteLogits()
         self._actor_cost = forward_cost(engine.actor.module)
         self._critic_cost = forward_cost(engine.critic.module.model)
         self._peak_flops = peak_flops(device, engine.dtype)
@@ -109,7 +114,11 @@ class DeepSpeedPPOTrainer:
         started = now(self._device)
         prompts = prompts.to(self._device)
         fault_point("ppo.generate")
-        rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
+        if self._generator_is_stale:
+            self._generator.refresh()
+            self._generator_is_stale = False
+        answers = self._generator.generate(prompts, self._sampling)
+        rollout = make_rollout(answers, prompts, self._tokenizer)
         fault_point("ppo.score")
         generated = now(self._device)
         self._reward_source.begin(rollout)
@@ -121,7 +130,7 @@ class DeepSpeedPPOTrainer:
             rollout = rollout.without(verdict.unscored)
         check_finite(
             {
-                "logits while sampling": self._finite_logits.take(len(rollout.records), self._device),
+                "logits while sampling": torch.where(answers.finite, 0.0, torch.nan),
                 "log-probabilities of the answers": scores.log_probs,
                 "reference's log-probabilities of the answers": scores.reference_log_probs,
                 "penalty": scores.penalty,
@@ -154,9 +163,10 @@ class DeepSpeedPPOTrainer:
             whether every optimizer step was made; False where fp16 gradients overflowed in one.
         """
         started = now(self._device)
+        self._generator_is_stale = True
         self._engine.actor.train()
         self._engine.critic.train()
-        experience = concatenate(experiences, pad_token_id=self._tokens.pad)
+        experience = concatenate(experiences, pad_token_id=self._pad)
         self._shaper.observe(experience, means)
         if self._config.shaping.whiten_advantages:
             sums = reduce_sum(masked_sums(experience.advantages, experience.response_mask))
@@ -196,6 +206,7 @@ class DeepSpeedPPOTrainer:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from what `state_dict` gave."""
         self._shaper.load_state_dict(state)
+        self._generator_is_stale = True
 
     def _verdict(self, rollout: Rollout) -> SequenceScores:
         """Scores of the answers; what is wrong with one rank's stops all."""
@@ -236,12 +247,6 @@ class DeepSpeedPPOTrainer:
         if not macro.every_token:
             record_segments(rollout, segments, means)
         return experience
-
-    def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
-        gather = self._config.models.enable_zero3_generation_gather
-        return sample_answers(
-            self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather, finite=self._finite_logits
-        )
 
     def _all_windows(self, experience: Experience, *, step: int) -> Iterator[Window]:
         """The windows of all PPO epochs, each of which has an order of its own."""
@@ -341,7 +346,7 @@ class DeepSpeedPPOTrainer:
         """Logits [b, width, V] that predict the last `width` tokens of sequences [b, L], real tokens only."""
         models = self._models
         logits = response_logits(self._engine.actor, models.model_class, sequences, attention_mask, width=width)
-        return logits[..., : models.vocab_size]
+        return real_logits(logits, models.vocabulary)
 
     def _actor_loss(self, batch: Experience, means: WeightedMeans) -> tuple[Tensor, Tensor]:
         """Summed loss, and summed k3 estimate of KL(sampling policy || policy)."""

@@ -17,6 +17,7 @@ from dschat.config.steps import PPOConfig
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
 from dschat.models.lora import WithoutAdapter, add_adapter
 from dschat.models.reward_model import load_token_scorer
+from dschat.models.tokenizer import Vocabulary
 from dschat.rlhf.scoring import ScoredModels
 from dschat.runtime.deepspeed_config import (
     TORCH_DTYPES,
@@ -58,6 +59,7 @@ class DeepSpeedRLHFEngine:
         actor, critic: DeepSpeed engines in training.
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
             trained alone, actor and critic without theirs. No reward model is loaded where nothing asks for its scores.
+        vocabulary: the ids that tokens have.
         average: the actor's moving average, None without --enable_ema.
         memory: what loading each model took.
     """
@@ -79,6 +81,7 @@ class DeepSpeedRLHFEngine:
     ) -> None:
         self._config = config
         self._tokenizer = tokenizer
+        self.vocabulary = Vocabulary.of(tokenizer)
         self._device = device
         self._dtype = usable_dtype(config.runtime)
         self.memory = MemoryMeter(device)
@@ -147,13 +150,16 @@ class DeepSpeedRLHFEngine:
             reference=self.reference,
             critic=self.critic,
             model_class=type(self.actor.module),
-            vocab_size=len(self._tokenizer),
+            vocabulary=self.vocabulary,
         )
 
     def reference_embeddings(self) -> Tensor:
-        """The reference's input embeddings [V, D] of real tokens, whole on every rank; all ranks call it together."""
+        """The reference's input embeddings [V, D], gaps of the vocabulary included, whole on every rank.
+
+        All ranks call it together.
+        """
         module = getattr(self.reference, "module", self.reference)
-        return whole_copy(module.get_input_embeddings().weight)[: len(self._tokenizer)]
+        return whole_copy(module.get_input_embeddings().weight)[: self.vocabulary.size]
 
     def update_average(self) -> None:
         """Take the actor into its moving average, after an optimizer step; nothing without --enable_ema."""
@@ -185,7 +191,7 @@ class DeepSpeedRLHFEngine:
     ) -> PreTrainedModel:
         model = load_causal_lm(
             path,
-            tokenizer_length=len(self._tokenizer),
+            tokenizer_length=self.vocabulary.size,
             dtype=self.dtype,
             dropout=dropout,
             trust_remote_code=self._config.runtime.trust_remote_code,
@@ -209,7 +215,7 @@ class DeepSpeedRLHFEngine:
         scorer = load_token_scorer(
             path,
             fresh_head=fresh_head,
-            tokenizer_length=len(self._tokenizer),
+            tokenizer_length=self.vocabulary.size,
             pad_token_id=self._tokenizer.pad_token_id,
             dtype=self.dtype,
             dropout=dropout,
