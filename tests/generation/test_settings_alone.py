@@ -16,10 +16,12 @@ from transformers import GenerationConfig
 
 from dschat.answering import chat, prompt_eval
 from dschat.data.batches import PromptBatch
+from dschat.errors import UserError
 from dschat.generation import EndTokens, HuggingFaceSettings, RowSeed, Sampling, build_generator
 from dschat.models.causal_lm import load_causal_lm
 from dschat.runtime.model_folders import export_model
 from tests.generation.engines import PlainEngine
+from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 from tests.toy_models import make_causal_lm
 from tests.toy_tokenizers import make_tokenizer
 
@@ -165,3 +167,29 @@ def test_a_models_own_setting_changes_no_token(name: str, folder: Path, expected
 
 def test_every_field_of_the_library_is_tried() -> None:
     assert set(vars(GenerationConfig())) - NO_SAMPLING == set(ODD) & set(vars(GenerationConfig()))
+
+
+def test_step_3_trains_alike_and_passes_the_file_on(tmp_path: Path, process_group: torch.device) -> None:
+    paths = make_folders(tmp_path)
+    file = Path(paths["sft"]) / "generation_config.json"
+    lines = []
+    # without do_sample the library calls the temperature a mistake
+    odd = {"temperature": 0.3, "num_beams": 3, "stop_strings": ["a"], "return_dict_in_generate": True, "min_p": 0.5}
+    for number, content in enumerate(({}, odd)):
+        file.write_text(json.dumps(content))
+        arguments = ppo_arguments(paths, tmp_path / f"{number}", "--max_steps 2")
+        lines.append(without_times(run_job(Job("ppo", arguments))))
+    assert lines[0] == lines[1]
+    saved = json.loads((tmp_path / "1" / "actor" / "generation_config.json").read_text())
+    assert saved.items() >= odd.items()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{"num_return_sequences": 2}, {"cache_implementation": "none"}, {"max_new_tokens": "12"},
+     {"watermarking_config": {"colour": 1}}, {"compile_config": {}}],
+)  # fmt: skip
+def test_a_file_that_the_library_refuses_is_a_sentence(content: dict[str, Any], folder: Path) -> None:
+    (folder / "generation_config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
+        answers(folder)

@@ -16,10 +16,12 @@ from dschat.models.causal_lm import (
     model_config,
     position_ids,
     positional_inputs,
+    real_logits,
     response_logits,
     token_entropies,
     token_log_probs,
 )
+from dschat.models.tokenizer import Vocabulary
 from tests.toy_models import FAMILIES, make_causal_lm
 
 VOCABULARY = 47
@@ -130,3 +132,22 @@ def test_rows_longer_than_the_positions_are_refused() -> None:
     check_context(config, 64, "--max_seq_len")
     with pytest.raises(UserError, match="--max_seq_len make rows of 65 tokens, but the model has 64"):
         check_context(config, 65, "--max_seq_len")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_logits_of_ids_without_a_token_take_no_probability_and_no_gradient(dtype: torch.dtype) -> None:
+    logits = (5 * torch.randn(2, 3, 31, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
+    real = real_logits(logits, Vocabulary(29, (0, 7)))
+    kept = [index for index in range(29) if index not in (0, 7)]
+    assert real.dtype == dtype and real.isfinite().all()
+    alone = logits.detach()[..., kept].float()
+    torch.testing.assert_close(real.float().log_softmax(-1)[..., kept], alone.log_softmax(-1))
+    torch.testing.assert_close(token_entropies(real), torch.distributions.Categorical(logits=alone).entropy())
+    token_entropies(real).sum().backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert logits.grad[..., [0, 7, 29, 30]].eq(0).all() and logits.grad[..., kept].ne(0).any()
+
+
+def test_logits_without_gaps_are_a_view() -> None:
+    logits = torch.randn(2, 31)
+    assert real_logits(logits, Vocabulary(29)).data_ptr() == logits.data_ptr()

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from dschat.errors import UserError
 from dschat.models.tokenizer import (
+    Vocabulary,
     check_model_path,
     check_same_tokenizer,
     end_of_conversation_id,
@@ -19,7 +20,7 @@ from dschat.models.tokenizer import (
     load_tokenizer,
 )
 from tests.toy_models import make_config
-from tests.toy_tokenizers import make_tokenizer
+from tests.toy_tokenizers import make_tokenizer, make_tokenizer_with_gaps
 
 
 def save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -100,3 +101,11 @@ def test_a_hub_name_is_left_alone_and_a_folder_made_absolute(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     assert check_model_path("model_name_or_path", "google/gemma-2b") == "google/gemma-2b"
     assert check_model_path("model_name_or_path", "sft") == str(tmp_path / "sft")
+
+
+def test_a_vocabulary_reaches_to_the_highest_id_and_knows_its_gaps(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    assert Vocabulary.of(tokenizer) == Vocabulary(len(tokenizer))
+    gapped = load(save(tmp_path, make_tokenizer_with_gaps(eos=305)), "<end>")
+    assert Vocabulary.of(gapped) == Vocabulary(307, (3, 300, 301, 302, 303, 304))
+    assert len(gapped) == 301 and end_of_conversation_id(gapped, "<end>") == 306

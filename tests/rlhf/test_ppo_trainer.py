@@ -169,6 +169,20 @@ def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
     assert change < 1e-2
 
 
+def test_the_generator_takes_over_weights_that_have_changed_and_no_others(case: Case) -> None:
+    generator = FixedAnswers(case.answer)
+    trainer = case.trainer(generator=generator)
+    counts = []
+    for _ in range(2):
+        for _ in range(2):
+            experience, _ = trainer.generate_experience(case.prompts(), WeightedMeans(CPU), step=1)
+            counts.append(generator.refreshed)
+        trainer.train_rlhf([experience], WeightedMeans(CPU), step=1)
+    trainer.load_state_dict(trainer.state_dict())
+    trainer.generate_experience(case.prompts(), WeightedMeans(CPU), step=1)
+    assert [*counts, generator.refreshed] == [1, 1, 2, 2, 3]
+
+
 class Verdicts(RewardSource):
     """Fixed scores, and when they were asked for."""
 
