@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from dschat.errors import UserError
 from dschat.generation import Answers, EndTokens
+from dschat.models.checked import check_model
 from dschat.models.tokenizer import Vocabulary
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer, make_tokenizer_with_gaps
+from dschat.runtime.model_folders import export_model
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer, make_tokenizer_with_gaps
 
 EOS, OTHER_STOP = 2, 3
 TOKENIZER = make_tokenizer()
@@ -69,16 +70,16 @@ def test_answers_of_broken_logits_have_no_text() -> None:
 def test_end_tokens_are_the_tokenizers_the_conversations_and_those_that_the_folder_declares(
     declared: dict[str, Any], token: str | None, stop: tuple[Any, ...], tmp_path: Path
 ) -> None:
-    make_causal_lm("llama", vocab_size=len(TOKENIZER)).save_pretrained(tmp_path)
-    (tmp_path / "generation_config.json").write_text(json.dumps(declared))
-    model = AutoModelForCausalLM.from_pretrained(tmp_path)
-    ends = EndTokens.of(TOKENIZER, model, end_of_conversation_token=token)
+    export_model(make_causal_lm("llama", vocab_size=len(TOKENIZER)), TOKENIZER, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(declared))
+    checked = check_model("model", str(tmp_path / "model"), end_of_conversation_token=token)
+    ends = EndTokens.of(checked, end_of_conversation_token=token)
     assert set(ends.stop) == {TOKENIZER.get_vocab()[each] if isinstance(each, str) else each for each in stop}
     assert ends.pad == TOKENIZER.pad_token_id and ends.vocabulary == Vocabulary(300)
 
 
-def test_ids_between_tokens_are_known_as_gaps() -> None:
-    model = make_causal_lm("llama", vocab_size=320)
-    ends = EndTokens.of(make_tokenizer_with_gaps(eos=305), model, end_of_conversation_token=None)
+def test_ids_between_tokens_are_known_as_gaps(tmp_path: Path) -> None:
+    export_model(make_causal_lm("llama", vocab_size=320), make_tokenizer_with_gaps(eos=305), tmp_path / "model")
+    ends = EndTokens.of(check_model("model", str(tmp_path / "model")))
     assert ends.stop == (305,)
     assert ends.vocabulary == Vocabulary(306, (3, 300, 301, 302, 303, 304))

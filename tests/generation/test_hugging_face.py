@@ -20,8 +20,8 @@ from dschat.generation.hugging_face import HuggingFaceGenerator, RealTokens
 from dschat.models.causal_lm import real_logits
 from dschat.models.tokenizer import Vocabulary
 from tests.generation.engines import PlainEngine
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer, make_tokenizer_with_gaps
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer, make_tokenizer_with_gaps
 
 TOKENIZER = make_tokenizer()
 PAD, EOS = int(TOKENIZER.pad_token_id), int(TOKENIZER.eos_token_id)
@@ -109,7 +109,7 @@ def test_a_likely_row_beyond_the_tokenizer_is_never_sampled(sampling: Sampling) 
 def test_a_high_id_with_a_token_is_sampled_and_the_gaps_before_it_are_not() -> None:
     tokenizer = make_tokenizer_with_gaps(eos=900)
     model = make_causal_lm("llama", vocab_size=1024)
-    ends = EndTokens.of(tokenizer, model, end_of_conversation_token=None)
+    ends = EndTokens((900,), PAD, Vocabulary.of(tokenizer))
     sampling = Sampling(1.0, 0, 1.0, 40)
     rows = batch(PROMPTS[:1] * 8)
     torch.manual_seed(0)

@@ -19,11 +19,12 @@ from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
 from dschat.generation import EndTokens, HuggingFaceSettings, RowSeed, Sampling, build_generator
 from dschat.models.causal_lm import load_causal_lm
+from dschat.models.checked import check_model
 from dschat.runtime.model_folders import export_model
 from tests.generation.engines import PlainEngine
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 TOKENIZER = make_tokenizer()
 PROMPT = TOKENIZER("list value list value list value")["input_ids"]
@@ -123,10 +124,9 @@ class Found:
 
 def answers(folder: Path) -> Found:
     """The answers of the model in a folder, by every way to ask it."""
-    model = load_causal_lm(
-        str(folder), tokenizer_length=len(TOKENIZER), dtype=torch.float32, dropout=None, trust_remote_code=False
-    ).eval()
-    ends = EndTokens.of(TOKENIZER, model, end_of_conversation_token=None)
+    checked = check_model("model", str(folder))
+    ends = EndTokens.of(checked)
+    model = load_causal_lm(checked, dtype=torch.float32).eval()
     plain = build_generator(model, ends, HuggingFaceSettings())
     words = ["--path", str(folder), "--max_new_tokens", str(LENGTH), "--device", "cpu"]
     bot = chat.load_chatbot(chat.parse_arguments(words))
@@ -191,5 +191,5 @@ def test_step_3_trains_alike_and_passes_the_file_on(tmp_path: Path, process_grou
 )  # fmt: skip
 def test_a_file_that_the_library_refuses_is_a_sentence(content: dict[str, Any], folder: Path) -> None:
     (folder / "generation_config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
+    with pytest.raises(UserError, match=r"generation_config\.json cannot be read"):
         answers(folder)

@@ -24,8 +24,8 @@ from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
-from tests.generators import FixedAnswers
-from tests.toy_tokenizers import make_tokenizer
+from toys.generators import FixedAnswers
+from toys.tokenizers import make_tokenizer
 
 FORGET = "DSCHAT_TEST_FORGET"
 PIECES = (

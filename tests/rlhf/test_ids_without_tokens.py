@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
+from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
 from dschat.runtime.model_folders import export_model
-from tests.jobs import Job, ppo_arguments, run_job, without_times, write_pairs
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer_with_gaps
+from toys.jobs import Job, ppo_arguments, run_job, without_times, write_pairs
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer_with_gaps
 
 EOS, ROWS = 305, 320
 GAPS = [3, *range(300, 305)]
@@ -28,10 +29,7 @@ def run(folder: Path, step: str, extra: str, *, gap_rows: float) -> list[dict[st
             table[[*GAPS, *range(EOS + 1, ROWS)]] *= gap_rows
     export_model(model, tokenizer, folder / "sft")
     torch.manual_seed(0)
-    scorer = load_token_scorer(
-        str(folder / "sft"), fresh_head=True, tokenizer_length=ROWS, dtype=torch.float32, dropout=None,
-        pad_token_id=tokenizer.pad_token_id, trust_remote_code=False,
-    )  # fmt: skip
+    scorer = load_token_scorer(check_model("actor", str(folder / "sft")), fresh_head=True, dtype=torch.float32)
     export_model(scorer.model, tokenizer, folder / "reward")
     paths = {"data": str(write_pairs(folder / "pairs.jsonl")), "sft": str(folder / "sft"), "reward": f"{folder}/reward"}
     return without_times(run_job(Job(step, ppo_arguments(paths, folder / "out", f"--max_steps 2 {extra}"))))

@@ -8,7 +8,7 @@ import torch
 from dschat.data.batches import PromptBatch
 from dschat.generation import Answers
 from dschat.rlhf.rollout import make_rollout
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 EOS = 2
 

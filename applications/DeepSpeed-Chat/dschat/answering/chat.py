@@ -21,7 +21,7 @@ from dschat.errors import UserError
 from dschat.generation import EndTokens, Sampling
 from dschat.generation.hugging_face import HuggingFaceGenerator
 from dschat.models.causal_lm import load_causal_lm
-from dschat.models.tokenizer import Vocabulary, check_model_path, load_tokenizer
+from dschat.models.checked import check_model
 
 NEXT_TURN = HUMAN.strip()
 """Where a model without a chat template begins to speak for the person."""
@@ -91,19 +91,11 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
     Raises:
         UserError: no such model, or an answer would leave no room for a prompt.
     """
-    path = check_model_path("path", arguments.path)
-    remote = arguments.trust_remote_code
-    tokenizer = load_tokenizer("path", path, end_of_conversation_token=None, trust_remote_code=remote)
+    checked = check_model("path", arguments.path, trust_remote_code=arguments.trust_remote_code)
+    tokenizer = checked.tokenizer
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_causal_lm(
-        path,
-        tokenizer_length=Vocabulary.of(tokenizer).size,
-        dtype=DTYPES.get(arguments.dtype, default),
-        dropout=None,
-        trust_remote_code=remote,
-    )
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20
+    positions = checked.num_positions or 2**20
     longest = positions - arguments.max_new_tokens
     if longest < 1 or arguments.max_new_tokens < 1:
         raise UserError(f"--max_new_tokens must be between 1 and {positions - 1}, got {arguments.max_new_tokens}")
@@ -112,10 +104,10 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
     if arguments.top_k < 0:
         raise UserError(f"--top_k must be at least 0, got {arguments.top_k}; 0 samples among all tokens")
     sampling = Sampling(arguments.temperature, arguments.top_k, 1.0, arguments.max_new_tokens)
-    ends = EndTokens.of(tokenizer, model, end_of_conversation_token=None)
-    generator = HuggingFaceGenerator(model.to(device).eval(), ends)
+    ends = EndTokens.of(checked)
     prefix = TextEncoder.create(tokenizer, end_of_conversation=None, max_length=longest).prefix
-    return Chatbot(generator, tokenizer, prefix, sampling, longest)
+    model = load_causal_lm(checked, dtype=DTYPES.get(arguments.dtype, default)).to(device).eval()
+    return Chatbot(HuggingFaceGenerator(model, ends), tokenizer, prefix, sampling, longest)
 
 
 def talk(chatbot: Chatbot) -> None:

@@ -19,7 +19,7 @@ from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
 from dschat.models.causal_lm import load_causal_lm
-from dschat.models.tokenizer import Vocabulary, check_model_path, load_tokenizer
+from dschat.models.checked import check_model, find_model
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def policy_path(options: GenerationOptions) -> str:
             f"--model {options.model}: there is no folder {Path(options.model_folder).absolute()}; pass the step-<n> "
             "folder that step 3 wrote, or add --no-actor-folder"
         )
-    return check_model_path("model", options.model_folder)
+    return find_model("model", options.model_folder)
 
 
 def weights_key(path: str) -> str | None:
@@ -65,25 +65,18 @@ def weights_key(path: str) -> str | None:
 def load_policy(path: str, options: GenerationOptions, *, device: torch.device, dtype: torch.dtype) -> Policy:
     """The model that answers, its tokenizer, and how many tokens of a prompt it can take."""
     end = options.end_of_conversation_token
-    tokenizer = load_tokenizer(
-        "model", path, end_of_conversation_token=end, trust_remote_code=options.trust_remote_code
-    )
-    model = load_causal_lm(
-        path,
-        tokenizer_length=Vocabulary.of(tokenizer).size,
-        dtype=dtype,
-        dropout=None,
-        trust_remote_code=options.trust_remote_code,
-    )
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_ROW
+    checked = check_model("model", path, end_of_conversation_token=end, trust_remote_code=options.trust_remote_code)
+    tokenizer = checked.tokenizer
+    positions = checked.num_positions or LONGEST_ROW
     longest = min(options.max_prompt_length, positions - options.max_new_tokens)
     if longest < 1:
         raise UserError(
             f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt: {path} has {positions} positions"
         )
     encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
-    ends = EndTokens.of(tokenizer, model, end_of_conversation_token=end)
-    return Policy(build_generator(model.to(device).eval(), ends, HuggingFaceSettings()), tokenizer, encoder)
+    ends = EndTokens.of(checked, end_of_conversation_token=end)
+    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    return Policy(build_generator(model, ends, HuggingFaceSettings()), tokenizer, encoder)
 
 
 def prompt_ids(prompts: Sequence[PromptRow], encoder: TextEncoder) -> list[list[int]]:

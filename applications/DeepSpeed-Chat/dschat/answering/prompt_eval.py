@@ -17,7 +17,7 @@ from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
 from dschat.generation import EndTokens, HuggingFaceSettings, Sampling, build_generator
 from dschat.models.causal_lm import load_causal_lm
-from dschat.models.tokenizer import Vocabulary, check_model_path, load_tokenizer
+from dschat.models.checked import check_model
 
 QUESTIONS = {
     "English": (
@@ -59,14 +59,13 @@ def greedy_answers(
         max_new_tokens: longest answer.
         end_token: text of the token that ends an answer, None for the EOS.
     """
-    path = check_model_path(flag, path)
-    tokenizer = load_tokenizer(flag, path, end_of_conversation_token=end_token, trust_remote_code=False)
+    checked = check_model(flag, path, end_of_conversation_token=end_token)
+    tokenizer = checked.tokenizer
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    rows = Vocabulary.of(tokenizer).size
-    model = load_causal_lm(path, tokenizer_length=rows, dtype=dtype, dropout=None, trust_remote_code=False)
-    ends = EndTokens.of(tokenizer, model, end_of_conversation_token=end_token)
-    generator = build_generator(model.to(device).eval(), ends, HuggingFaceSettings())
+    ends = EndTokens.of(checked, end_of_conversation_token=end_token)
+    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    generator = build_generator(model, ends, HuggingFaceSettings())
     sampling = Sampling(temperature=0, top_k=0, top_p=1, max_new_tokens=max_new_tokens)
     answers = []
     for prompt in prompts:

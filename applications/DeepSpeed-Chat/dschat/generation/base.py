@@ -11,10 +11,10 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
+from dschat.models.checked import CheckedModel
 from dschat.models.tokenizer import Vocabulary, end_of_conversation_id
 
 
@@ -44,23 +44,16 @@ class EndTokens:
     """The ids that can be chosen: a row of the model's table without a token never is."""
 
     @classmethod
-    def of(
-        cls, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel, *, end_of_conversation_token: str | None
-    ) -> EndTokens:
-        """The end tokens of every program: the tokenizer's EOS, the end of a conversation, and the model's own.
+    def of(cls, checked: CheckedModel, *, end_of_conversation_token: str | None = None) -> EndTokens:
+        """The end tokens of every program: the tokenizer's EOS, the end of a conversation, and what the model declares.
 
         Args:
-            tokenizer: has an EOS and a padding token.
-            model: its generation_config.json may declare more end tokens, as those of chat models do. One that only
-                repeats config.json declares nothing: there the id is often its class's default, of any token.
+            checked: the checkpoint, whose generation_config.json may declare more end tokens, as chat models' do.
             end_of_conversation_token: its text, None for the EOS.
         """
-        own = model.generation_config
-        # written by the library into the file itself, too
-        declared = None if getattr(own, "_from_model_config", False) else own.eos_token_id
-        more = declared if isinstance(declared, list) else [declared] if declared is not None else []
-        stop = {int(tokenizer.eos_token_id), end_of_conversation_id(tokenizer, end_of_conversation_token), *more}
-        return cls(tuple(sorted(stop)), int(tokenizer.pad_token_id), Vocabulary.of(tokenizer))
+        end = end_of_conversation_id(checked.tokenizer, end_of_conversation_token)
+        stop = {int(checked.tokenizer.eos_token_id), end, *checked.declared_end_ids}
+        return cls(tuple(sorted(stop)), checked.pad_token_id, checked.vocabulary)
 
 
 class RowSeed(NamedTuple):

@@ -6,10 +6,10 @@ import logging
 from contextlib import ExitStack, closing
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import PPOConfig
 from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
+from dschat.models.checked import CheckedModel
 from dschat.preparation import Prepared, claimed, continuation, describe_rehearsal
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.plan import (
@@ -62,22 +62,22 @@ def _train(
     parser: ConstituencyParser | None,
 ) -> None:
     """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
-    prepared, paths = prepare_ppo(config)
+    prepared, checkpoints = prepare_ppo(config)
     if config.macro_actions.termination_condition == "parsing":
         parser = parser or StanzaParser(device=str(prepared.device))
     tokenizer = prepared.tokenizer
     plan = make_plan(config, len(prepared.data.train))
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
-    models = {"actor_model_name_or_path": paths.actor, "critic_model_name_or_path": paths.critic}
+    models = {"actor_model_name_or_path": checkpoints.actor, "critic_model_name_or_path": checkpoints.critic}
     goes_on = continuation(config, prepared, models)
     text = plain_text(config, prepared)
     if config.runtime.dry_run:
-        for line in memory_report(config, paths):
+        for line in memory_report(config, checkpoints):
             logger.info("estimated: %s", line)
         config = rehearsal(config)
         plan = make_plan(config, len(prepared.data.train))
     torch.manual_seed(config.runtime.seed)
-    engine = DeepSpeedRLHFEngine(config, paths, tokenizer, total_updates=plan.updates, device=prepared.device)
+    engine = DeepSpeedRLHFEngine(config, checkpoints, total_updates=plan.updates, device=prepared.device)
     regularizer = build_regularizer(
         config.regularizer,
         reference_embeddings=engine.reference_embeddings,
@@ -86,15 +86,15 @@ def _train(
     )
     logger.info("%s", regularizer.describe())
     logger.info("%s", config.macro_actions.describe())
-    if config.penalty_clip is not None:
-        logger.info("the penalty times its coefficient is clipped to +-%g", config.penalty_clip)
+    if config.effective_penalty_clip is not None:
+        logger.info("the penalty times its coefficient is clipped to +-%g", config.effective_penalty_clip)
     trainer = DeepSpeedPPOTrainer(
         engine,
         config,
         regularizer,
         reward_source or build_reward_source(config.reward, reward_model=engine.reward),
         tokenizer,
-        generator or _generator(config, engine, tokenizer),
+        generator or _generator(config, engine, checkpoints.actor),
         device=prepared.device,
         parser=parser,
         text=text,
@@ -106,10 +106,9 @@ def _train(
         _report_rehearsal(engine, prepared)
 
 
-def _generator(config: PPOConfig, engine: DeepSpeedRLHFEngine, tokenizer: PreTrainedTokenizerBase) -> Generator:
+def _generator(config: PPOConfig, engine: DeepSpeedRLHFEngine, actor: CheckedModel) -> Generator:
     """What continues prompts with the actor."""
-    token = config.data.end_of_conversation_token
-    ends = EndTokens.of(tokenizer, engine.actor.module, end_of_conversation_token=token)
+    ends = EndTokens.of(actor, end_of_conversation_token=config.data.end_of_conversation_token)
     settings = HuggingFaceSettings(gather=config.models.enable_zero3_generation_gather)
     return build_generator(engine.actor, ends, settings)
 
