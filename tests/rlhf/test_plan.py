@@ -37,7 +37,6 @@ def test_step_3_reads_each_checkpoint_once(
     arguments = ppo_arguments(paths, tmp_path / "out", extra)
     if dry_run:
         from dschat.config.regularizers import DivergenceConfig
-
         from dschat.config.steps import parse_ppo_config
         from dschat.rlhf.run_ppo import run_ppo
 
