@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,13 +24,16 @@ def build_regularizer(
     *,
     reference_embeddings: Callable[[], Tensor],
     seed: int,
+    gaps: Sequence[int] = (),
 ) -> Regularizer:
     """The regularizer that a section of settings describes.
 
     Args:
         config: its type and fields choose the variant.
-        reference_embeddings: gives the reference's input embeddings [V, D], real tokens only; called where needed.
+        reference_embeddings: gives the reference's input embeddings [V, D], V the highest token id plus one; called
+            where needed.
         seed: of the noise that --gaussian_perturb mixes in.
+        gaps: ids below V that no token has.
     """
     match config:
         case DivergenceConfig(f_div="none"):
@@ -48,6 +51,7 @@ def build_regularizer(
                 metric=metrics[config.cost_type],
                 far_cost=config.far_cost,
                 block_size=config.block_size,
+                gaps=gaps,
             )
             return WassersteinRegularizer(config, geometry)
     raise TypeError(f"{type(config).__name__} has no arm in build_regularizer")
