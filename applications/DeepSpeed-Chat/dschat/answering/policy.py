@@ -18,7 +18,7 @@ from dschat.data.cache import content_key
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
-from dschat.models.causal_lm import load_causal_lm
+from dschat.models.causal_lm import for_inference, load_causal_lm
 from dschat.models.checked import check_model, find_model
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def load_policy(path: str, options: GenerationOptions, *, device: torch.device, 
         )
     encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
     ends = EndTokens.of(checked, end_of_conversation_token=end)
-    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    model = for_inference(load_causal_lm(checked, dtype=dtype), device)
     return Policy(build_generator(model, ends, HuggingFaceSettings()), tokenizer, encoder)
 
 

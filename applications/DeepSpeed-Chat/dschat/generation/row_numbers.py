@@ -8,6 +8,7 @@ many answers to that row come before; a token is read off the cumulative probabi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ class RowSampler(LogitsProcessor):
         if sampling.top_p < 1:
             self._warpers.append(TopPLogitsWarper(sampling.top_p))
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
         """[B, V] scores that are 0 at each row's token and -inf elsewhere; input_ids is [B, P + tokens so far]."""
         step = input_ids.shape[1] - self._prompt_width
         tokens = pick(self._warpers(input_ids, scores.float()), self._uniform[:, step].to(scores.device))
