@@ -190,7 +190,7 @@ def test_ids_that_no_token_has_are_nobodys_neighbour(tmp_path: Path) -> None:
     table = model.get_input_embeddings().weight
     with torch.no_grad():
         table[ids["cat"]] = table[ids["kitten"]] + 0.01
-        table[[3, 4]] = table[ids["cat"]]
+        table[[3, 4]] = table[ids["cat"]].clone()
     model.save_pretrained(tmp_path)
     found = run("--model", tmp_path, "--tokens", "cat", "--num_neighbors", 3)
     assert found.returncode == 0, found.stderr
