@@ -57,10 +57,11 @@ class HuggingFaceGenerator:
         finite = FiniteLogits()
         processors: list[LogitsProcessor] = [self._real_tokens, finite]
         width = prompts.input_ids.shape[1]
-        draws = sampling.temperature > 0
-        if draws and seeds is not None:
+        draw = sampling.temperature > 0
+        if draw and seeds is not None:
             processors.append(RowSampler(sampling, seeds, prompt_width=width))
-        settings = self._settings(sampling, draw=draws and seeds is None)
+            draw = False
+        settings = self._settings(sampling, draw=draw)
         with self._model() as model:
             sequences = self._call(model, prompts, settings, processors)
         return Answers.from_tokens(sequences[:, width:], self._ends.stop, finite=finite.rows)
@@ -139,7 +140,7 @@ class HuggingFaceGenerator:
         )
 
     @contextmanager
-    def _model(self) -> Iterator[PreTrainedModel]:
+    def _model(self) -> Iterator[Any]:
         """The model with whole weights; for as long its own generation config says nothing.
 
         The library takes what a passed config leaves out from the model's, which a model folder's
@@ -164,7 +165,7 @@ class HuggingFaceGenerator:
 
     def _call(
         self,
-        model: PreTrainedModel,
+        model: Any,
         prompts: PromptBatch,
         settings: GenerationConfig,
         processors: Sequence[LogitsProcessor],
