@@ -1,4 +1,4 @@
-"""Answers of two models to six questions, as a user starts the program."""
+"""Answers of two models to six questions (`answering/prompt_eval.py`), as a user starts the program."""
 
 from __future__ import annotations
 

@@ -1,0 +1,85 @@
+"""What a rollout leaves in the log, against sums by hand: rows and tokens that take no part count nowhere."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dschat.rlhf.experience import Experience, Rollout
+from dschat.rlhf.reward_sources.base import SequenceScores
+from dschat.rlhf.rollout_metrics import (
+    record_rollout,
+    record_segments,
+    record_speed,
+    record_verdict,
+    scored_answers,
+)
+from dschat.rlhf.scoring import PenaltyCost, Scores
+from dschat.rlhf.segmenter import Segments
+from dschat.runtime.metrics import WeightedMeans
+
+CPU = torch.device("cpu")
+NAN = float("nan")
+MASK = torch.tensor([[True, True, True], [True, False, False], [False, False, False]])  # the last row is unusable
+JUNK = 99.0  # off the mask and in the unusable row
+
+
+def table(values: list[list[float]]) -> torch.Tensor:
+    return torch.where(MASK, torch.tensor(values), JUNK)
+
+
+ROLLOUT = Rollout(
+    sequences=torch.zeros(3, 5, dtype=torch.int64), attention_mask=torch.ones(3, 5, dtype=torch.int64),
+    response_mask=MASK, ended=torch.tensor([True, False, True]), records=({}, {}, {}), prompts=("a", "b", "c"),
+    answers=("x", "y", "z"),
+)  # fmt: skip
+EXPERIENCE = Experience(
+    sequences=ROLLOUT.sequences, attention_mask=ROLLOUT.attention_mask, response_mask=MASK,
+    log_probs=table([[0.0] * 3] * 3), score=torch.tensor([2.0, -1.0, JUNK]),
+    penalty=torch.where(MASK, torch.tensor([[1.0, 2.0, 3.0], [4.0, 0.0, 0.0], [0.0] * 3]), 0.0),
+    values=table([[1.0] * 3] * 3), advantages=table([[0.5] * 3] * 3),
+    returns=table([[3.0, 3.0, 3.0], [7.0] * 3, [0.0] * 3]),
+)  # fmt: skip
+SCORES = Scores(
+    log_probs=table([[-1.0] * 3] * 3), reference_log_probs=table([[-1.5] * 3] * 3), penalty=EXPERIENCE.penalty,
+    values=EXPERIENCE.values, penalty_metrics={"epsilon": torch.tensor(2.0)}, penalty_cost=PenaltyCost(),
+)  # fmt: skip
+
+
+def test_means_are_over_usable_answers_and_their_tokens() -> None:
+    means = WeightedMeans(CPU)
+    record_rollout(ROLLOUT, SCORES, EXPERIENCE, means, clipped=torch.tensor([True, False, True]))
+    assert means.reduce() == pytest.approx(
+        {
+            "reward": 0.5, "reward_square": 2.5, "clipped_reward_share": 0.5, "response_length": 2.0,
+            "ended_share": 0.5, "penalty_per_answer": 5.0, "penalty": 2.5, "log_ratio": 0.5, "value": 1.0,
+            "return": 4.0, "advantage": 0.5, "usable_share": 2 / 3,
+        }
+    )  # fmt: skip
+
+
+def test_a_verdicts_metrics_are_over_the_answers_that_have_one() -> None:
+    means = WeightedMeans(CPU)
+    verdict = SequenceScores(torch.zeros(3), {"pass_rate": torch.tensor([1.0, NAN, 0.5])})
+    record_verdict(verdict, SCORES, ROLLOUT, means)
+    assert means.reduce() == pytest.approx({"pass_rate": 0.75, "epsilon": 0.5})
+
+
+def test_segments_and_speed() -> None:
+    means = WeightedMeans(CPU)
+    starts = torch.tensor([[True, False, True], [True, False, False], [False, False, False]])
+    record_segments(ROLLOUT, Segments(starts, torch.tensor([False, True, False])), means)
+    record_speed("scoring", torch.tensor(30.0), 2.0, means)
+    assert means.reduce() == pytest.approx(
+        {
+            "segments": 1.5, "segment_length": 4 / 3, "unparsed_share": 0.5, "scoring_seconds": 2.0,
+            "scoring_tokens_per_second": 15.0,
+        }
+    )  # fmt: skip
+
+
+def test_texts_come_with_their_score_and_penalty_per_token() -> None:
+    found = scored_answers(ROLLOUT, EXPERIENCE)
+    assert (found.prompts, found.answers) == (ROLLOUT.prompts, ROLLOUT.answers)
+    assert found.penalties == [2.0, 4.0, 0.0]
+    assert found.scores[:2] == [2.0, -1.0]
