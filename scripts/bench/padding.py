@@ -26,7 +26,6 @@ from torch import Tensor
 
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from dschat.runtime.metrics import WeightedMeans
 from measure import environment, wide_console
 from ppo_step import build, step_config
 from quickstart_prompts import check_quickstart, quickstart_batches
@@ -61,10 +60,8 @@ def all_padding() -> Iterator[None]:
 def run_step(trainer: DeepSpeedPPOTrainer, prompts: PromptBatch, device: torch.device, *, seed: int) -> dict[str, Any]:
     """The metrics of one PPO step."""
     torch.manual_seed(seed)
-    means = WeightedMeans(device)
-    experience, _ = trainer.generate_experience(prompts, means, step=seed + 1)
-    trainer.train_rlhf([experience], means, step=seed + 1)
-    return means.reduce()
+    made = trainer.generate_experience(prompts, step=seed + 1)
+    return (made.sums + trainer.train_rlhf([made.experience], step=seed + 1).sums).means(device)
 
 
 def largest_difference(left: dict[str, float], right: dict[str, float]) -> float:

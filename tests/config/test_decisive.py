@@ -1,47 +1,44 @@
-"""Which settings a resumed run is held to."""
+"""Which settings a continued run may change, and how two runs' settings are compared."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
-from dschat.config.decisive import FREE_SETTINGS, decisive_settings, differences
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
-from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
-from tests.config import commands
+from dschat.config.decisive import decisive_settings, differences
+from dschat.config.flag import flags_of
+from tests.config.commands import parsed, section_classes
+
+MAY_CHANGE = """
+local_rank dry_run trust_remote_code dist_timeout deepspeed_config
+output_dir overwrite_output_dir enable_tensorboard tensorboard_path data_output_path
+save_steps save_total_limit save_only_model resume resume_override on_full_disk on_nan max_skipped_steps
+eval_interval eval_iters eval_steps eval_prompts per_device_eval_batch_size print_answers print_answers_interval
+data_path data_format sft_only_data_path
+""".split()
 
 
-def ppo(*more: str, section: type = DivergenceConfig):
-    return parse_ppo_config([*commands.PPO, *more], regularizer=section)
+def test_a_flag_decides_unless_it_is_on_the_list() -> None:
+    flags = {name: flag for section in section_classes() for name, flag in flags_of(section).items()}
+    assert sorted(name for name, flag in flags.items() if flag.may_change) == sorted(MAY_CHANGE)
 
 
-def test_a_free_setting_is_a_flag_of_some_step() -> None:
-    configs = [ppo(section=WassersteinConfig), parse_sft_config(commands.SFT), parse_reward_config(commands.REWARD)]
-    flags = {
-        field.name
-        for config in configs
-        for part in dataclasses.fields(config)
-        for field in dataclasses.fields(getattr(config, part.name))
-    }
-    assert sorted(FREE_SETTINGS - flags) == []
+def test_settings_are_compared_by_the_names_of_their_flags() -> None:
+    settings = decisive_settings(parsed("wpr", "--save_steps 7"))
+    assert settings["--kl_ctl"] == 0.05
+    assert settings["regularizer settings"] == "WassersteinConfig"
+    assert "--save_steps" not in settings
+    assert differences(settings, decisive_settings(parsed("wpr", "--kl_ctl 0.1 --save_steps 8"))) == [
+        "--kl_ctl was 0.05, is 0.1"
+    ]
 
 
-def test_only_what_decides_the_numbers_is_compared(tmp_path: Path) -> None:
-    before = decisive_settings(ppo())
-    assert differences(before, decisive_settings(ppo("--output_dir", str(tmp_path), "--save_steps", "7"))) == []
-    assert differences(before, decisive_settings(ppo("--gamma", "0.5"))) == ["--gamma was 1.0, is 0.5"]
-
-
-def test_another_variant_and_another_file_of_settings_differ(tmp_path: Path) -> None:
-    before = decisive_settings(ppo())
-    found = differences(before, decisive_settings(ppo(section=WassersteinConfig)))
-    assert "regularizer settings was DivergenceConfig, is WassersteinConfig" in found
-    assert "--top_k was absent, is 128" in found
-    file = tmp_path / "deepspeed.json"
-    file.write_text('{"gradient_clipping": 0.5}')
-    found = differences(before, decisive_settings(ppo("--deepspeed_config", str(file))))
-    assert found == ["content of --deepspeed_config was None, is {'gradient_clipping': 0.5}"]
-
-
-def test_lists_that_json_made_of_tuples_are_the_same() -> None:
-    assert differences({"--names": ["a"]}, {"--names": ("a",)}) == []
+def test_the_file_of_overrides_is_compared_by_its_content(tmp_path: Path) -> None:
+    first, same, other = (tmp_path / name for name in ("first.json", "same.json", "other.json"))
+    first.write_text('{"a": 1}')
+    same.write_text('{ "a": 1 }')
+    other.write_text('{"a": 2}')
+    saved, alike, changed = (
+        decisive_settings(parsed("sft", f"--deepspeed_config {path}")) for path in (first, same, other)
+    )
+    assert differences(saved, alike) == []
+    assert differences(saved, changed) == ["content of --deepspeed_config was {'a': 1}, is {'a': 2}"]

@@ -11,21 +11,22 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
+from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault
+from dschat.generation import Generator
+from dschat.models.checked import check_model
 from dschat.rlhf import ppo_trainer
 from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores, build_reward_source
-from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
-from dschat.rlhf.rollout import AnswerTokens
-from dschat.runtime.metrics import WeightedMeans
+from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
 from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
+from toys.generators import FixedAnswers
 from toys.jobs import make_folders, ppo_arguments
-from toys.tokenizers import make_tokenizer
 
 TOLERANCE = 2e-4  # float32 engines against float64 models
 BETA, CLIP = 0.3, 1.5
@@ -38,14 +39,15 @@ ANSWERS = [[90, 91, EOS], [92, 93, 94, 95, 96], [EOS], [97, EOS]]  # the third s
 class Case:
     """Trainer, prompts with fixed answers, and what the plain models say about each row alone."""
 
+    text: TextBlocks | None = None
+
     def __init__(self, folder: Path, pad: Literal["pad", "eos"]) -> None:
         paths = make_folders(folder, pad=pad)
-        self.tokenizer = make_tokenizer(pad=pad)
+        checkpoints = Checkpoints(*(check_model(name, paths[name]) for name in ("sft", "reward")))
+        self.tokenizer = checkpoints.actor.tokenizer
         # another actor than the reference, so that the penalty is not zero
         self.config = self._config(paths, folder)
-        self.engine = DeepSpeedRLHFEngine(
-            self.config, ModelPaths(paths["sft"], paths["reward"]), self.tokenizer, total_updates=5, device=CPU
-        )
+        self.engine = DeepSpeedRLHFEngine(self.config, checkpoints, total_updates=5, device=CPU)
         with torch.no_grad():
             for parameter in self.engine.reference.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
@@ -69,20 +71,20 @@ class Case:
         mask = [[0] * (width - len(row)) + [1] * len(row) for row in PROMPTS]
         return PromptBatch(torch.tensor(ids), torch.tensor(mask), tuple({"id": i} for i in range(len(PROMPTS))))
 
-    def sample(self, prompts: PromptBatch) -> Tensor:
+    def answer(self, prompts: PromptBatch) -> Tensor:
         width, pad = max(map(len, ANSWERS)), int(self.tokenizer.pad_token_id)
-        answers = torch.tensor([row + [pad] * (width - len(row)) for row in ANSWERS])
-        return torch.cat([prompts.input_ids, answers], dim=-1)
+        return torch.tensor([row + [pad] * (width - len(row)) for row in ANSWERS])
 
-    def trainer(self, reward_source: RewardSource | None = None) -> DeepSpeedPPOTrainer:
-        tokens = AnswerTokens(stop=(EOS,), pad=int(self.tokenizer.pad_token_id), vocab_size=len(self.tokenizer))
+    def trainer(
+        self, reward_source: RewardSource | None = None, *, generator: Generator | None = None
+    ) -> DeepSpeedPPOTrainer:
         return DeepSpeedPPOTrainer(
             self.engine, self.config,
             build_regularizer(
                 self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, seed=0,
             ),
             reward_source or build_reward_source(self.config.reward, reward_model=self.engine.reward),
-            self.tokenizer, tokens, device=CPU, sample=self.sample,
+            self.tokenizer, generator or FixedAnswers(self.answer), device=CPU, text=self.text,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -138,11 +140,10 @@ def check_rows(experience: Experience, case: Case) -> tuple[float, float, int]:
 
 def test_experience_and_losses_equal_plain_models_and_loops(case: Case) -> None:
     trainer = case.trainer()
-    means = WeightedMeans(CPU)
-    experience, answers = trainer.generate_experience(case.prompts(), means, step=1)
-    policy, value, tokens = check_rows(experience, case)
-    trainer.train_rlhf([experience], means, step=1)
-    metrics = means.reduce()
+    made = trainer.generate_experience(case.prompts(), step=1)
+    answers = made.answers
+    policy, value, tokens = check_rows(made.experience, case)
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=1).sums).means(CPU)
     assert tokens == 10
     assert metrics["actor_loss"] == pytest.approx(policy / tokens, rel=TOLERANCE, abs=TOLERANCE)
     assert metrics["critic_loss"] == pytest.approx(value / tokens, rel=TOLERANCE, abs=TOLERANCE)
@@ -155,18 +156,29 @@ def test_experience_and_losses_equal_plain_models_and_loops(case: Case) -> None:
 
 
 def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
-    trainer = case.trainer()
-    trainer._sample = lambda prompts: torch.cat([prompts.input_ids, torch.full((4, 2), EOS)], dim=-1)
+    trainer = case.trainer(generator=FixedAnswers(lambda prompts: torch.full((4, 2), EOS)))
     before = [p.detach().clone() for p in case.engine.actor.module.parameters()]
-    means = WeightedMeans(CPU)
-    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
-    trainer.train_rlhf([experience], means, step=2)
-    metrics = means.reduce()
+    made = trainer.generate_experience(case.prompts(), step=1)
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=2).sums).means(CPU)
     assert metrics["usable_share"] == 0.0
     assert metrics["actor_grad_norm"] == 0.0
     # AdamW still moves along its momentum, by much less than a step with a gradient
     change = max((p - q).abs().max().item() for p, q in zip(before, case.engine.actor.module.parameters(), strict=True))
     assert change < 1e-2
+
+
+def test_the_generator_takes_over_weights_that_have_changed_and_no_others(case: Case) -> None:
+    generator = FixedAnswers(case.answer)
+    trainer = case.trainer(generator=generator)
+    counts = []
+    for _ in range(2):
+        for _ in range(2):
+            made = trainer.generate_experience(case.prompts(), step=1)
+            counts.append(generator.refreshed)
+        trainer.train_rlhf([made.experience], step=1)
+    trainer.load_state_dict(trainer.state_dict())
+    trainer.generate_experience(case.prompts(), step=1)
+    assert [*counts, generator.refreshed] == [1, 1, 2, 2, 3]
 
 
 class Verdicts(RewardSource):
@@ -188,10 +200,8 @@ class Verdicts(RewardSource):
 
 def test_an_answer_without_a_score_is_dropped_with_all_that_belongs_to_it(case: Case) -> None:
     def run(values: list[float]) -> tuple[Experience, dict[str, float], list[float]]:
-        means = WeightedMeans(CPU)
-        trainer = case.trainer(Verdicts(values, []))
-        experience, answers = trainer.generate_experience(case.prompts(), means, step=1)
-        return experience, means.reduce(), answers.scores
+        made = case.trainer(Verdicts(values, [])).generate_experience(case.prompts(), step=1)
+        return made.experience, made.sums.means(CPU), made.answers.scores
 
     whole, _, _ = run([0.5, -0.5, 9.0, 1.0])
     dropped, metrics, shown = run([0.5, math.nan, 9.0, 1.0])
@@ -211,10 +221,8 @@ def test_an_answer_without_a_score_is_dropped_with_all_that_belongs_to_it(case: 
 
 def test_a_step_of_which_no_answer_has_a_score_stays_finite(case: Case) -> None:
     trainer = case.trainer(Verdicts([math.nan] * 4, []))
-    means = WeightedMeans(CPU)
-    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
-    trainer.train_rlhf([experience], means, step=1)
-    metrics = means.reduce()
+    made = trainer.generate_experience(case.prompts(), step=1)
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=1).sums).means(CPU)
     assert metrics["usable_share"] == 0.0
     assert metrics["actor_grad_norm"] == 0.0
     assert all(parameter.isfinite().all() for parameter in case.engine.actor.module.parameters())
@@ -222,9 +230,9 @@ def test_a_step_of_which_no_answer_has_a_score_stays_finite(case: Case) -> None:
 
 def test_scoring_forwards_run_while_the_reward_source_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    forwards = ppo_trainer.score_rollout
-    monkeypatch.setattr(ppo_trainer, "score_rollout", lambda *a, **k: (events.append("forwards"), forwards(*a, **k))[1])
-    case.trainer(Verdicts([0.0] * 4, events)).generate_experience(case.prompts(), WeightedMeans(CPU), step=1)
+    forwards = ppo_trainer.model_outputs
+    monkeypatch.setattr(ppo_trainer, "model_outputs", lambda *a, **k: (events.append("forwards"), forwards(*a, **k))[1])
+    case.trainer(Verdicts([0.0] * 4, events)).generate_experience(case.prompts(), step=1)
     assert events == ["begin", "forwards", "score"]
 
 
@@ -236,6 +244,6 @@ def test_broken_logits_stop_the_step_and_are_named(case: Case) -> None:
     with pytest.raises(
         TrainingFault, match="log-probabilities of the answers became NaN or infinite at step 7 on rank 0"
     ):
-        case.trainer().generate_experience(case.prompts(), WeightedMeans(CPU), step=7)
+        case.trainer().generate_experience(case.prompts(), step=7)
     with torch.no_grad():
         weight[90] = row

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from dschat.config.sections import SavingConfig
+from dschat.config.runtime import SavingConfig
 from dschat.errors import Stopped, TrainingFault, UserError
 from dschat.runtime.resume import ResumePoint
 from dschat.runtime.run import Continuation, ResumableRun

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dschat.config.sections import WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
 from dschat.rlhf.regularizers.base import ScoredPositions
 from dschat.rlhf.regularizers.wasserstein import WassersteinRegularizer

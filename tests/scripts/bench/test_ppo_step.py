@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from ppo_step import random_prompts, step_config, summarize, variants
 
 OPTIONS = argparse.Namespace(

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from compare_regularizers.runs import VARIANTS, Run, Settings, penalty_scale, ppo_config
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
 
 

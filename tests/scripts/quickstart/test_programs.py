@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dschat.answering.apps_options import parse_apps_options
-from dschat.config.sections import UnitTestRewardConfig, WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from quickstart.program_options import AppsOptions
 from quickstart.programs import FAST, FULL, Preset, answers_file, inference_words, plan

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from quickstart.options import Options
 from quickstart.stages import Stage, launch_words

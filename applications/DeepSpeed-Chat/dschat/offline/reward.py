@@ -19,6 +19,7 @@ from dschat.offline.loop import BatchResult, Rows
 from dschat.offline.setup import prepare_supervised, train_supervised
 from dschat.preparation import Prepared, claimed
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
+from dschat.runtime.metrics import Sums
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class PairwiseObjective:
         pairs = torch.tensor(len(losses), device=losses.device)
         return BatchResult(
             loss_sum=losses.sum(),
-            metrics={
-                "accuracy": ((chosen > rejected).sum(), pairs),
-                "chosen_score": (chosen.sum(), pairs),
-                "rejected_score": (rejected.sum(), pairs),
-            },
+            metrics=Sums.of(
+                {
+                    "accuracy": ((chosen > rejected).sum(), pairs),
+                    "chosen_score": (chosen.sum(), pairs),
+                    "rejected_score": (rejected.sum(), pairs),
+                }
+            ),
         )
 
 
@@ -72,13 +75,10 @@ def run_reward_training(config: RewardTrainingConfig) -> None:
 
 def _load(config: RewardTrainingConfig, prepared: Prepared) -> nn.Module:
     scorer = load_token_scorer(
-        prepared.model_path,
+        prepared.model,
         fresh_head=True,
-        tokenizer_length=len(prepared.tokenizer),
-        pad_token_id=int(prepared.tokenizer.pad_token_id),
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,
-        trust_remote_code=config.runtime.trust_remote_code,
         four_bit=config.adapter is not None and config.adapter.quantized,
     )
     if config.adapter is not None:

@@ -23,6 +23,7 @@ from dschat.offline.loop import BatchResult, Rows
 from dschat.offline.setup import prepare_supervised, train_supervised
 from dschat.preparation import Prepared, claimed
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
+from dschat.runtime.metrics import Sums
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SFTObjective:
         hits = (logits.detach().argmax(dim=-1) == labels) & counted
         return BatchResult(
             loss_sum=-torch.where(counted, log_probs, 0.0).sum(),
-            metrics={"token_accuracy": (hits.sum(), counted.sum())},
+            metrics=Sums.of({"token_accuracy": (hits.sum(), counted.sum())}),
         )
 
 
@@ -76,11 +77,9 @@ def run_sft(config: SFTConfig) -> None:
 
 def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:
     model = load_causal_lm(
-        prepared.model_path,
-        tokenizer_length=len(prepared.tokenizer),
+        prepared.model,
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,
-        trust_remote_code=config.runtime.trust_remote_code,
         four_bit=config.adapter is not None and config.adapter.quantized,
     )
     if config.adapter is not None:
