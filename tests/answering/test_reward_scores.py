@@ -9,17 +9,15 @@ from transformers import AutoModelForSequenceClassification
 
 from dschat.answering.reward_scores import RewardScorer
 from dschat.data.tokenise import TextEncoder
+from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
-from dschat.models.tokenizer import load_tokenizer
 
 
 def scorer_of(folder: Path, *, longest: int) -> RewardScorer:
-    tokenizer = load_tokenizer("reward-model", str(folder), end_of_conversation_token=None, trust_remote_code=False)
-    scorer = load_token_scorer(
-        str(folder), fresh_head=False, tokenizer_length=len(tokenizer), dtype=torch.float32, dropout=None,
-        pad_token_id=tokenizer.pad_token_id, trust_remote_code=False,
-    )  # fmt: skip
-    return RewardScorer(scorer.eval(), TextEncoder.create(tokenizer, end_of_conversation=None, max_length=longest))
+    checked = check_model("reward-model", str(folder))
+    scorer = load_token_scorer(checked, fresh_head=False, dtype=torch.float32)
+    encoder = TextEncoder.create(checked.tokenizer, end_of_conversation=None, max_length=longest)
+    return RewardScorer(scorer.eval(), encoder)
 
 
 def test_a_row_is_prompt_answer_and_one_end(models: Path) -> None:

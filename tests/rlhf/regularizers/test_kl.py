@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dschat.rlhf.regularizers.base import ScoredPositions
+from dschat.rlhf.regularizers.base import ResponsePositions
 from dschat.rlhf.regularizers.kl import KLRegularizer
 from dschat.rlhf.regularizers.none import NoRegularizer
 
 LOG_RATIOS = torch.tensor([-2.0, -0.1, 0.0, 0.3, 4.0])
-POSITIONS = ScoredPositions(
+POSITIONS = ResponsePositions(
     policy_logits=torch.zeros(5, 3), reference_logits=torch.zeros(5, 3), tokens=torch.zeros(5, dtype=torch.int64),
     policy_log_probs=LOG_RATIOS - 1.0, reference_log_probs=torch.full((5,), -1.0),
 )  # fmt: skip

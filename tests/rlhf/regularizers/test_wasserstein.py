@@ -7,7 +7,7 @@ import torch
 
 from dschat.config.regularizers import WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
-from dschat.rlhf.regularizers.base import ScoredPositions
+from dschat.rlhf.regularizers.base import ResponsePositions
 from dschat.rlhf.regularizers.wasserstein import WassersteinRegularizer
 
 POSITIONS, VOCABULARY = 7, 29
@@ -16,10 +16,10 @@ GEOMETRY = TokenGeometry.from_embeddings(EMBEDDINGS, num_neighbors=4)
 LOGITS = torch.randn(2, POSITIONS, VOCABULARY, generator=torch.Generator().manual_seed(1))
 
 
-def positions() -> ScoredPositions:
+def positions() -> ResponsePositions:
     tokens = torch.arange(POSITIONS)
     policy, reference = (logits.log_softmax(-1)[tokens, tokens] for logits in LOGITS)
-    return ScoredPositions(LOGITS[0], LOGITS[1], tokens, policy, reference)
+    return ResponsePositions(LOGITS[0], LOGITS[1], tokens, policy, reference)
 
 
 def test_epsilon_may_be_in_nearest_distances() -> None:
