@@ -110,7 +110,7 @@ install_packages() {
     mapfile -t index < <(torch_index)
     say "installing the tested packages (3 to 8 minutes, once; log: $INSTALL_LOG)"
     local pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${index[@]}")
-    if ! (cd "$ROOT" && "${pip[@]}" --constraint requirements.lock --editable '.[dev,eval]') 2>&1 | show_pip_progress; then
+    if ! (cd "$ROOT" && "${pip[@]}" --constraint requirements.lock --editable '.[dev,eval,gguf]') 2>&1 | show_pip_progress; then
         tail -n 5 "$INSTALL_LOG" >&2
         fail "pip could not install the packages (full log: $INSTALL_LOG); check the network and the package index" \
             "(pip config list), then run this again"

@@ -204,7 +204,7 @@ def _stored_weight(tensor: str, shape: tuple[int, ...], code: int, start: int, n
 def _check_whole(header: GgufHeader, path: Path, name: str) -> None:
     num_parts = int(header.settings.get("split.count", 1))
     if num_parts > 1:
-        raise UserError(_about_split(path, name, num_parts))
+        raise UserError(_about_split(path.resolve(), name, num_parts))
     if not header.weights:
         raise UserError(f"{name} holds no weights (a vocabulary alone, perhaps); name the file of the model")
     size, needed = path.stat().st_size, max(weight.end for weight in header.weights)

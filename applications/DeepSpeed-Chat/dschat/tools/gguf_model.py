@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, Tokenizer, pre_tokenizers
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -17,6 +17,7 @@ from transformers import (
     GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from dschat.errors import UserError
@@ -91,11 +92,34 @@ def read_tokenizer(file: Path, header: GgufHeader, *, name: str) -> PreTrainedTo
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except LIBRARY_ERRORS as error:
         raise UserError(f"the tokenizer of {name} cannot be read ({_reason(error)})") from error
+    tokenizer = _without_added_tokens(tokenizer, header.lengths.get("tokenizer.ggml.tokens", len(tokenizer)))
     for trace in ("is_local", "local_files_only"):
         # how it was read here says nothing about how others may read it
         tokenizer.init_kwargs.pop(trace, None)
     _mend_splitting(tokenizer, header)
     return tokenizer
+
+
+def _without_added_tokens(tokenizer: PreTrainedTokenizerBase, num_tokens: int) -> PreTrainedTokenizerBase:
+    """The same tokenizer without tokens beyond the file's own, for which the model has no row.
+
+    transformers adds the special tokens of its own classes, such as <|endoftext|> of GPT-2, to every vocabulary.
+    """
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in parts["added_tokens"] if token["id"] < num_tokens]
+    if len(kept) == len(parts["added_tokens"]):
+        return tokenizer
+    parts["added_tokens"] = kept
+    texts = {token["content"] for token in kept if token["special"]}
+    named = {
+        name: text for name, text in tokenizer.special_tokens_map.items() if isinstance(text, str) and text in texts
+    }
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(json.dumps(parts)),
+        chat_template=tokenizer.chat_template,
+        extra_special_tokens=sorted(texts - set(named.values())),
+        **named,
+    )
 
 
 def _mend_splitting(tokenizer: PreTrainedTokenizerBase, header: GgufHeader) -> None:
