@@ -413,5 +413,7 @@ class TestSmolLM2:
         """Its digits stand alone, with the white space before them in one piece."""
         tokenizer = AutoTokenizer.from_pretrained(smollm2.folder)
         assert tokenizer.tokenize("x = 3\n    10") == ["x", "Ġ=", "Ġ", "3", "ĊĠĠĠĠ", "1", "0"]
+        assert tokenizer("Hello world! 123").input_ids == [19556, 905, 17, 216, 33, 34, 35]
+        assert tokenizer("Café déjà vu.").input_ids == [51, 1939, 2756, 32564, 90, 16739, 386, 101, 30]
         assert tokenizer.decode(tokenizer("Héllo  12\n").input_ids) == "Héllo  12\n"
         assert tokenizer.model_max_length == 8192

@@ -34,7 +34,7 @@ NO_ARCHITECTURES = {"general", "tokenizer"}
 """Entries of transformers' table that are no model families."""
 DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 """How a file says that every digit is split off before the rule of GPT-2 (llama.cpp, llama-vocab.cpp)."""
-RULE_OF_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "roberta-bpe", "gigachat", "modern-bert", "trillion"}
+RULE_OF_GPT2 = {"gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "gigachat", "a.x-4.0", "mellum", "exaone4"}
 """How a file says that texts are split by the rule of GPT-2 alone."""
 ANSWER_TOKENS = 32
 SHORTEST_REPETITION = 8
@@ -89,10 +89,10 @@ def read_tokenizer(file: Path, header: GgufHeader, *, name: str) -> PreTrainedTo
         name: what messages call it.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        read: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except LIBRARY_ERRORS as error:
         raise UserError(f"the tokenizer of {name} cannot be read ({_reason(error)})") from error
-    tokenizer = _without_added_tokens(tokenizer, header.lengths.get("tokenizer.ggml.tokens", len(tokenizer)))
+    tokenizer = _without_added_tokens(read, header.lengths.get("tokenizer.ggml.tokens", len(read)))
     for trace in ("is_local", "local_files_only"):
         # how it was read here says nothing about how others may read it
         tokenizer.init_kwargs.pop(trace, None)

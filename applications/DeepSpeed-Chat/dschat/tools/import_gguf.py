@@ -33,8 +33,8 @@ GB, MB = 1e9, 1e6
 BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 TOKENIZER_BYTES = 100 * MB
 """More than any tokenizer takes on disk."""
-MEMORY_FACTOR = 2.3
-"""Peak memory while reading over the size of the weights: 1.2 GB for 0.54 GB, measured with SmolLM2."""
+LIBRARIES_BYTES = 0.4 * GB
+"""Memory of Python and its libraries, apart from any model."""
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,12 @@ def _convert(file: Path, header: GgufHeader, source: GgufSource, options: Import
     dtype = options.dtype or gguf_model.default_dtype(header)
     size = header.num_weights * BYTES[dtype]
     _check_room(options.output.parent, size + TOKENIZER_BYTES)
+    # transformers holds all weights of the file, the model, and a tensor that it is working on in float32
+    memory = 2 * size + BYTES["fp32"] * max(weight.count for weight in header.weights) + LIBRARIES_BYTES
     logger.info(
-        "%s: %s with %.1f million weights (%s) in %.0f MB; becomes %s with %.2f GB, takes about %.1f GB of memory",
+        "%s: %s with %.1f million weights (%s) in %.0f MB; becomes %s with %.2f GB, takes up to %.1f GB of memory",
         source.name, header.architecture, header.num_weights / 1e6, ", ".join(header.kinds), source.num_bytes / MB,
-        dtype, size / GB, MEMORY_FACTOR * size / GB,
+        dtype, size / GB, memory / GB,
     )  # fmt: skip
     num_tokens = header.lengths.get("tokenizer.ggml.tokens", 0)
     with _stage(f"reading the tokenizer of {num_tokens:,} tokens"):
