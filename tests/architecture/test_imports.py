@@ -26,7 +26,7 @@ ALLOWED = {
     "offline": {"config", "data", "models", "runtime", "preparation"},
     "answering": {"code_execution", "config", "data", "generation", "models", "rlhf.reward_sources"},
     "judging": {"answering", "data"},
-    "tools": {"data", "models", "optimal_transport"},
+    "tools": {"data", "models", "optimal_transport", "runtime"},
     "programs": {"answering", "config", "judging", "offline", "rlhf.run_ppo", "tools"},
     "preparation": {"config", "data", "models", "runtime"},
     "rlhf.ppo_math": set(),
