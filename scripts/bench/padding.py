@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,14 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs as a script from anywhere
-
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from dschat.runtime.metrics import WeightedMeans
-from scripts.bench.measure import environment, wide_console
-from scripts.bench.ppo_step import build, step_config
-from scripts.bench.quickstart_prompts import check_quickstart, quickstart_batches
+from measure import environment, wide_console
+from ppo_step import build, step_config
+from quickstart_prompts import check_quickstart, quickstart_batches
 
 if TYPE_CHECKING:
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
@@ -64,10 +60,8 @@ def all_padding() -> Iterator[None]:
 def run_step(trainer: DeepSpeedPPOTrainer, prompts: PromptBatch, device: torch.device, *, seed: int) -> dict[str, Any]:
     """The metrics of one PPO step."""
     torch.manual_seed(seed)
-    means = WeightedMeans(device)
-    experience, _ = trainer.generate_experience(prompts, means, step=seed + 1)
-    trainer.train_rlhf([experience], means, step=seed + 1)
-    return means.reduce()
+    made = trainer.generate_experience(prompts, step=seed + 1)
+    return (made.sums + trainer.train_rlhf([made.experience], step=seed + 1).sums).means(device)
 
 
 def largest_difference(left: dict[str, float], right: dict[str, float]) -> float:

@@ -15,7 +15,6 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,13 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder's neighbours, as the other scripts see them
-
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from make_tiny_model import TinyModelSize
+from dschat.tools.tiny_model import TinyModelSize
 
 if TYPE_CHECKING:
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
@@ -202,17 +199,14 @@ def time_step(
     trainer: DeepSpeedPPOTrainer, prompts: PromptBatch, device: torch.device, *, seed: int
 ) -> dict[str, float]:
     """Seconds of one PPO step and of its parts."""
-    from dschat.runtime.metrics import WeightedMeans
-
     torch.manual_seed(seed)
-    means = WeightedMeans(device)
     synchronize(device)
     started = time.perf_counter()
-    experience, _ = trainer.generate_experience(prompts, means, step=seed)
-    trainer.train_rlhf([experience], means, step=seed)
+    made = trainer.generate_experience(prompts, step=seed)
+    training = trainer.train_rlhf([made.experience], step=seed)
     synchronize(device)
     seconds = time.perf_counter() - started
-    metrics = means.reduce()
+    metrics = (made.sums + training.sums).means(device)
     parts = ("generation_seconds", "scoring_seconds", "training_seconds", "response_length", "log_ratio")
     return {"step_seconds": seconds, **{part: metrics[part] for part in parts}}
 

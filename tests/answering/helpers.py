@@ -13,10 +13,10 @@ from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
 from dschat.runtime.model_folders import export_model
 from tests.code_execution.graded_programs import Case
-from tests.jobs import WORDS
 from tests.judging.helpers import ROOT
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import WORDS
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 PROGRAM = ROOT / "inference" / "inference_with_rewards.py"
 

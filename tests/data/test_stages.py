@@ -13,7 +13,7 @@ from datasets import Features, Value
 from dschat.data.stage_data import build_stage_data
 from dschat.data.stages import IDS, PPO, REWARD, SFT, DataStage
 from tests.data.helpers import data_source, numbered_rows, write_jsonl
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 
 @dataclass(frozen=True)

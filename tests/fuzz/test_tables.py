@@ -20,7 +20,7 @@ from dschat.data.stages import PPO, REWARD, SFT, DataStage
 from dschat.errors import UserError
 from tests.data.helpers import data_source
 from tests.fuzz.profiles import fuzzed
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 GOOD_ROWS = [{"prompt": f"red {n}", "chosen": "cat", "rejected": f"dog {n}"} for n in range(10)]
 """Enough for training and evaluation."""

@@ -18,7 +18,7 @@ from dschat.models.causal_lm import (
     token_entropies,
     token_log_probs,
 )
-from tests.toy_models import FAMILIES, bare_checkpoint, make_causal_lm
+from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
 
 VOCABULARY = 47
 

@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 
 from dschat.errors import UserError
 from dschat.models.checked import check_model, find_model
-from tests.toy_models import bare_checkpoint, make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.models import bare_checkpoint, make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 FLAG = "model_name_or_path"
 VOCABULARY = 47

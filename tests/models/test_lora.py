@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.errors import UserError
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
 from dschat.models.lora import (
@@ -27,7 +27,7 @@ from dschat.models.lora import (
     save_weights,
 )
 from dschat.models.reward_model import TokenScorer, load_token_scorer
-from tests.toy_models import FAMILIES, bare_checkpoint, make_causal_lm, make_config
+from toys.models import FAMILIES, bare_checkpoint, make_causal_lm, make_config
 
 VOCABULARY = 47
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])

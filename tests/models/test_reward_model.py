@@ -19,7 +19,7 @@ from dschat.models.reward_model import (
     load_token_scorer,
     pairwise_loss,
 )
-from tests.toy_models import FAMILIES, bare_checkpoint, make_causal_lm
+from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
 
 VOCABULARY = 47
 PAD = 0

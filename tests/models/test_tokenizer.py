@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from dschat.errors import UserError
 from dschat.models.checked import check_model
 from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id, end_of_conversation_text
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 
 def save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:

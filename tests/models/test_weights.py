@@ -17,7 +17,7 @@ from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
-from tests.jobs import make_folders
+from toys.jobs import make_folders
 
 FLAG = "model_name_or_path"
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer
 
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, write_problems
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, write_problems
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str]]:
@@ -36,7 +36,7 @@ def test_step_3_reads_each_checkpoint_once(
     extra = "--max_steps 1 --enable_ema" + " --dry_run" * dry_run
     arguments = ppo_arguments(paths, tmp_path / "out", extra)
     if dry_run:
-        from dschat.config.sections import DivergenceConfig
+        from dschat.config.regularizers import DivergenceConfig
         from dschat.config.steps import parse_ppo_config
         from dschat.rlhf.run_ppo import run_ppo
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
+from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault
 from dschat.models.checked import check_model
 from dschat.rlhf import ppo_trainer
@@ -23,9 +24,8 @@ from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores, build_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens
-from dschat.runtime.metrics import WeightedMeans
-from tests.jobs import make_folders, ppo_arguments
 from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
+from toys.jobs import make_folders, ppo_arguments
 
 TOLERANCE = 2e-4  # float32 engines against float64 models
 BETA, CLIP = 0.3, 1.5
@@ -37,6 +37,8 @@ ANSWERS = [[90, 91, EOS], [92, 93, 94, 95, 96], [EOS], [97, EOS]]  # the third s
 
 class Case:
     """Trainer, prompts with fixed answers, and what the plain models say about each row alone."""
+
+    text: TextBlocks | None = None
 
     def __init__(self, folder: Path, pad: Literal["pad", "eos"]) -> None:
         paths = make_folders(folder, pad=pad)
@@ -81,7 +83,7 @@ class Case:
                 self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, seed=0,
             ),
             reward_source or build_reward_source(self.config.reward, reward_model=self.engine.reward),
-            self.tokenizer, tokens, device=CPU, sample=self.sample,
+            self.tokenizer, tokens, device=CPU, sample=self.sample, text=self.text,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -137,11 +139,10 @@ def check_rows(experience: Experience, case: Case) -> tuple[float, float, int]:
 
 def test_experience_and_losses_equal_plain_models_and_loops(case: Case) -> None:
     trainer = case.trainer()
-    means = WeightedMeans(CPU)
-    experience, answers = trainer.generate_experience(case.prompts(), means, step=1)
-    policy, value, tokens = check_rows(experience, case)
-    trainer.train_rlhf([experience], means, step=1)
-    metrics = means.reduce()
+    made = trainer.generate_experience(case.prompts(), step=1)
+    answers = made.answers
+    policy, value, tokens = check_rows(made.experience, case)
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=1).sums).means(CPU)
     assert tokens == 10
     assert metrics["actor_loss"] == pytest.approx(policy / tokens, rel=TOLERANCE, abs=TOLERANCE)
     assert metrics["critic_loss"] == pytest.approx(value / tokens, rel=TOLERANCE, abs=TOLERANCE)
@@ -157,10 +158,8 @@ def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
     trainer = case.trainer()
     trainer._sample = lambda prompts: torch.cat([prompts.input_ids, torch.full((4, 2), EOS)], dim=-1)
     before = [p.detach().clone() for p in case.engine.actor.module.parameters()]
-    means = WeightedMeans(CPU)
-    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
-    trainer.train_rlhf([experience], means, step=2)
-    metrics = means.reduce()
+    made = trainer.generate_experience(case.prompts(), step=1)
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=2).sums).means(CPU)
     assert metrics["usable_share"] == 0.0
     assert metrics["actor_grad_norm"] == 0.0
     # AdamW still moves along its momentum, by much less than a step with a gradient
@@ -187,10 +186,8 @@ class Verdicts(RewardSource):
 
 def test_an_answer_without_a_score_is_dropped_with_all_that_belongs_to_it(case: Case) -> None:
     def run(values: list[float]) -> tuple[Experience, dict[str, float], list[float]]:
-        means = WeightedMeans(CPU)
-        trainer = case.trainer(Verdicts(values, []))
-        experience, answers = trainer.generate_experience(case.prompts(), means, step=1)
-        return experience, means.reduce(), answers.scores
+        made = case.trainer(Verdicts(values, [])).generate_experience(case.prompts(), step=1)
+        return made.experience, made.sums.means(CPU), made.answers.scores
 
     whole, _, _ = run([0.5, -0.5, 9.0, 1.0])
     dropped, metrics, shown = run([0.5, math.nan, 9.0, 1.0])
@@ -210,10 +207,8 @@ def test_an_answer_without_a_score_is_dropped_with_all_that_belongs_to_it(case: 
 
 def test_a_step_of_which_no_answer_has_a_score_stays_finite(case: Case) -> None:
     trainer = case.trainer(Verdicts([math.nan] * 4, []))
-    means = WeightedMeans(CPU)
-    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
-    trainer.train_rlhf([experience], means, step=1)
-    metrics = means.reduce()
+    made = trainer.generate_experience(case.prompts(), step=1)
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=1).sums).means(CPU)
     assert metrics["usable_share"] == 0.0
     assert metrics["actor_grad_norm"] == 0.0
     assert all(parameter.isfinite().all() for parameter in case.engine.actor.module.parameters())
@@ -221,9 +216,9 @@ def test_a_step_of_which_no_answer_has_a_score_stays_finite(case: Case) -> None:
 
 def test_scoring_forwards_run_while_the_reward_source_works(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
-    forwards = ppo_trainer.score_rollout
-    monkeypatch.setattr(ppo_trainer, "score_rollout", lambda *a, **k: (events.append("forwards"), forwards(*a, **k))[1])
-    case.trainer(Verdicts([0.0] * 4, events)).generate_experience(case.prompts(), WeightedMeans(CPU), step=1)
+    forwards = ppo_trainer.model_outputs
+    monkeypatch.setattr(ppo_trainer, "model_outputs", lambda *a, **k: (events.append("forwards"), forwards(*a, **k))[1])
+    case.trainer(Verdicts([0.0] * 4, events)).generate_experience(case.prompts(), step=1)
     assert events == ["begin", "forwards", "score"]
 
 
@@ -235,6 +230,6 @@ def test_broken_logits_stop_the_step_and_are_named(case: Case) -> None:
     with pytest.raises(
         TrainingFault, match="log-probabilities of the answers became NaN or infinite at step 7 on rank 0"
     ):
-        case.trainer().generate_experience(case.prompts(), WeightedMeans(CPU), step=7)
+        case.trainer().generate_experience(case.prompts(), step=7)
     with torch.no_grad():
         weight[90] = row

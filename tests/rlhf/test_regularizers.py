@@ -6,20 +6,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.models.causal_lm import token_log_probs
 from dschat.optimal_transport import TokenGeometry, token_potentials
-from dschat.rlhf.regularizers import Regularizer, ScoredPositions, build_regularizer
+from dschat.rlhf.regularizers import Regularizer, ResponsePositions, build_regularizer
 
 POSITIONS, VOCABULARY, WIDTH = 23, 31, 5
 
 
-def make_positions(seed: int, *, same: bool = False) -> ScoredPositions:
+def make_positions(seed: int, *, same: bool = False) -> ResponsePositions:
     generator = torch.Generator().manual_seed(seed)
     policy = 2 * torch.randn(POSITIONS, VOCABULARY, generator=generator)
     reference = policy.clone() if same else 2 * torch.randn(POSITIONS, VOCABULARY, generator=generator)
     tokens = torch.multinomial(policy.softmax(-1), 1, generator=generator).squeeze(-1)
-    return ScoredPositions(
+    return ResponsePositions(
         policy, reference, tokens, token_log_probs(policy, tokens), token_log_probs(reference, tokens)
     )
 
@@ -47,14 +47,14 @@ def test_kl_is_the_log_ratio_of_the_sampled_token() -> None:
     )
 
 
-def mean_of_estimator(config: DivergenceConfig, positions: ScoredPositions) -> tuple[Tensor, Tensor, Tensor]:
+def mean_of_estimator(config: DivergenceConfig, positions: ResponsePositions) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and standard deviation of the penalty over the policy's tokens, and KL(policy || reference), each [N]."""
     policy = positions.policy_logits.double().log_softmax(-1)
     reference = positions.reference_logits.double().log_softmax(-1)
     exact = (policy.exp() * (policy - reference)).sum(-1)
     mean, square = torch.zeros(2, POSITIONS, dtype=torch.float64)
     for token in range(VOCABULARY):
-        one = ScoredPositions(
+        one = ResponsePositions(
             positions.policy_logits, positions.reference_logits, torch.full((POSITIONS,), token),
             policy[:, token].float(), reference[:, token].float(),
         )  # fmt: skip
@@ -72,7 +72,7 @@ def test_unbiased_kl_estimators_have_the_divergence_as_their_mean(config: dict[s
 
 def test_k2_is_half_the_squared_log_ratio_and_near_the_divergence_where_policies_are_near() -> None:
     positions = make_positions(1)
-    near = ScoredPositions(
+    near = ResponsePositions(
         positions.reference_logits + 0.05 * positions.policy_logits, positions.reference_logits, positions.tokens,
         positions.policy_log_probs, positions.reference_log_probs,
     )  # fmt: skip
@@ -141,6 +141,7 @@ def test_every_regularizer_describes_itself(config: DivergenceConfig) -> None:
 def test_wasserstein_warns_when_the_semantic_term_is_inactive() -> None:
     cold = build(WassersteinConfig(epsilon=0.001, cost_dim=7)).describe()
     warm = build(WassersteinConfig(epsilon=1.0, cost_dim=7)).describe()
-    assert "--epsilon" in cold
+    assert cold.endswith("--epsilon_unit nearest --epsilon 0.2, or --transport capped.")
+    assert "--" not in build(WassersteinConfig(epsilon=0.3, cost_dim=7)).describe()
     assert "inactive" in cold
     assert "inactive" not in warm

@@ -9,14 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from dschat.runtime.metrics import WeightedMeans
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case
 from tests.rlhf.test_unsupervised import answer_loss, gradient_norm
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 STEPS = 4
 ENTROPY_COEF = 0.7
@@ -112,29 +111,28 @@ class EntropyCase(Case):
 def test_entropy_bonus_and_measured_change_are_those_of_the_formulas(
     tmp_path: Path, process_group: torch.device
 ) -> None:
-    case, means = EntropyCase(tmp_path, "pad"), WeightedMeans(CPU)
+    case = EntropyCase(tmp_path, "pad")
     case.policy.requires_grad_(True)
     trainer = case.trainer()
-    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
+    made = trainer.generate_experience(case.prompts(), step=1)
     before = {number: case.log_distributions(number) for number in (0, 1, 3)}
     entropy = torch.cat([-(row.exp() * row).sum(dim=-1) for row in before.values()]).mean()
     expected = gradient_norm(case, answer_loss(case) - ENTROPY_COEF * entropy)
     without = gradient_norm(case, answer_loss(case))
-    trainer.train_rlhf([experience], means, step=1)
-    metrics = means.reduce()
+    metrics = (made.sums + trainer.train_rlhf([made.experience], step=1).sums).means(CPU)
     assert metrics["entropy"] == pytest.approx(entropy.item(), rel=1e-5)
     assert metrics["actor_grad_norm"] == pytest.approx(expected, rel=2e-4)
     assert expected != pytest.approx(without, rel=1e-2)
     assert metrics["policy_change"] == pytest.approx(0.0, abs=1e-6)
     # the second update finds the policy that the first one made
     case.policy.load_state_dict(case.engine.actor.module.state_dict())
-    trainer.train_rlhf([experience], means, step=2)
+    second = trainer.train_rlhf([made.experience], step=2).sums.means(CPU)
     change = []
     for number, row in before.items():
         tokens = torch.tensor(ANSWERS[number])[:, None]
         log_ratio = (case.log_distributions(number) - row).gather(-1, tokens)
         change.append(log_ratio.exp() - 1 - log_ratio)
-    assert means.reduce()["policy_change"] == pytest.approx(torch.cat(change).mean().item(), rel=1e-2)
+    assert second["policy_change"] == pytest.approx(torch.cat(change).mean().item(), rel=1e-2)
 
 
 def test_whitened_advantages_have_unit_scale(paths: dict[str, str], tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.shaping import RewardShaper, RunningMoments, adapted_coefficient
-from dschat.runtime.metrics import WeightedMeans
 from tests.config import commands
 
 CPU = torch.device("cpu")
@@ -70,24 +69,22 @@ def test_scores_are_normalized_by_the_steps_before() -> None:
     score = torch.tensor([0.0, 10.0])
     assert torch.equal(shaper.normalized(score), score)
     for number, experience in enumerate(experiences, start=1):
-        means = WeightedMeans(CPU)
-        shaper.observe(experience, means)
+        sums = shaper.observe(experience)
         seen = usable_scores(experiences[:number])
         expected = [(s - statistics.fmean(seen)) / statistics.pstdev(seen) for s in score.tolist()]
         assert shaper.normalized(score).tolist() == pytest.approx(expected, rel=1e-5)
         if number > 1:
             before = usable_scores(experiences[: number - 1])
-            recorded = means.reduce()
+            recorded = sums.means(CPU)
             assert recorded["running_reward_mean"] == pytest.approx(statistics.fmean(before))
             assert recorded["running_reward_std"] == pytest.approx(statistics.pstdev(before))
 
 
 def test_default_shaping_changes_and_records_nothing() -> None:
-    shaper, means = RewardShaper(config_of("")), WeightedMeans(CPU)
+    shaper = RewardShaper(config_of(""))
     before = shaper.state_dict()
-    shaper.observe(steps_of_experience(1)[0], means)
+    assert shaper.observe(steps_of_experience(1)[0]).means(CPU) == {}
     assert shaper.state_dict() == before
-    assert means.reduce() == {}
     score = torch.tensor([-9.0, 1.0])
     assert shaper.normalized(score) is score
     mask = torch.ones(2, 2, dtype=torch.bool)
@@ -116,7 +113,7 @@ def test_answers_without_an_end_pay() -> None:
 )
 def test_penalty_clip_is_the_published_one_unless_asked_for(section: type, flags: str, expected: float | None) -> None:
     config = config_of(f"--kl_ctl 0.1 {flags}", section)
-    assert config.penalty_clip == expected
+    assert config.effective_penalty_clip == expected
     far = torch.tensor([[-1e4, 1e4]])
     clipped = RewardShaper(config).clipped_penalty(far)
     bound = 1e4 if expected is None else expected / 0.1
@@ -134,10 +131,9 @@ def test_coefficient_finds_the_one_that_keeps_the_target(start: float, section: 
     # a policy whose penalty falls as its coefficient rises: at 0.1 it is 0.5
     shaper = RewardShaper(config_of(f"--kl_ctl {start} --penalty_target 0.5 --penalty_horizon 20", section))
     mask = torch.ones(6, 3, dtype=torch.bool)
-    means = WeightedMeans(CPU)
     for _ in range(300):
         penalty = torch.full((6, 3), 0.05 / shaper.state_dict()["penalty_coef"])
-        shaper.observe(make_experience(torch.zeros(6), penalty, mask), means)
+        shaper.observe(make_experience(torch.zeros(6), penalty, mask))
     assert shaper.state_dict()["penalty_coef"] == pytest.approx(0.1, rel=1e-2)
     rewards = shaper.rewards(torch.ones(6, 3), torch.zeros(6), make_rollout(mask, [True] * 6))
     torch.testing.assert_close(rewards, torch.full((6, 3), -0.1), rtol=1e-2, atol=0)
@@ -147,14 +143,14 @@ def test_state_goes_through_json_and_training_goes_on_alike(tmp_path: Path) -> N
     flags = "--normalize_rewards --penalty_target 0.2 --penalty_horizon 50"
     first, experiences = RewardShaper(config_of(flags)), steps_of_experience(6)
     for experience in experiences[:3]:
-        first.observe(experience, WeightedMeans(CPU))
+        first.observe(experience)
     (tmp_path / "state.json").write_text(json.dumps(first.state_dict()))
     second = RewardShaper(config_of(flags))
     assert second.state_dict() != first.state_dict()
     second.load_state_dict(json.loads((tmp_path / "state.json").read_text()))
     for experience in experiences[3:]:
         for shaper in (first, second):
-            shaper.observe(experience, WeightedMeans(CPU))
+            shaper.observe(experience)
     assert first.state_dict() == second.state_dict()
     score = torch.tensor([1.0, 5.0])
     assert torch.equal(first.normalized(score), second.normalized(score))

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dschat.code_execution.apps_tests import Outcome, TestReport
 from dschat.code_execution.pool import Grading, Job, ungraded
-from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
+from dschat.config.regularizers import DivergenceConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import TrainingFault, UserError
@@ -24,10 +25,10 @@ from dschat.models.reward_model import has_head
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
 from dschat.rlhf.run_ppo import run_ppo
-from tests import jobs
 from tests.code_execution.processes import descendants
-from tests.jobs import make_folders, ppo_arguments, run_job, write_problems
-from tests.toy_tokenizers import make_tokenizer
+from toys import jobs
+from toys.jobs import make_folders, ppo_arguments, run_job, write_problems
+from toys.tokenizers import make_tokenizer
 
 ANSWERS = ("print(0)", "", "```python\nprint(2)\n```", "broken", "lost")
 UNUSABLE = 1

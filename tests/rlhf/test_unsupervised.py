@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.plain_text import TextBlocks
-from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
-from dschat.runtime.metrics import WeightedMeans
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_text
 from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_text
 
 COEFFICIENT = 0.7
 SEED = 1234
@@ -34,10 +32,7 @@ class TextCase(Case):
         )
         return parse_ppo_config(ppo_arguments(paths, folder / "out", extra), regularizer=DivergenceConfig)
 
-    def trainer(self) -> DeepSpeedPPOTrainer:
-        trainer = super().trainer()
-        trainer._text = TEXT
-        return trainer
+    text = TEXT
 
 
 def text_loss(case: Case, rows: Tensor) -> Tensor:
@@ -65,12 +60,11 @@ def gradient_norm(case: Case, loss: Tensor) -> float:
 
 
 def test_the_actors_gradient_is_that_of_both_losses(tmp_path: Path, process_group: torch.device) -> None:
-    case, means = TextCase(tmp_path, "pad"), WeightedMeans(CPU)
+    case = TextCase(tmp_path, "pad")
     case.policy.requires_grad_(True)
     trainer = case.trainer()
-    experience, _ = trainer.generate_experience(case.prompts(), means, step=1)
-    trainer.train_rlhf([experience], means, step=1)
-    metrics = means.reduce()
+    experience = trainer.generate_experience(case.prompts(), step=1).experience
+    metrics = trainer.train_rlhf([experience], step=1).sums.means(CPU)
     text = text_loss(case, TEXT.rows(0, 4))  # two micro-batches of two rows
     assert metrics["unsupervised_loss"] == pytest.approx(text.item(), rel=1e-5)
     both = gradient_norm(case, answer_loss(case) + COEFFICIENT * text)
@@ -81,8 +75,8 @@ def test_the_actors_gradient_is_that_of_both_losses(tmp_path: Path, process_grou
     # one update per step, not two, and the next one takes the next rows
     assert case.engine.actor.global_steps == 1
     case.policy.load_state_dict(case.engine.actor.module.state_dict())
-    trainer.train_rlhf([experience], means, step=2)
-    assert means.reduce()["unsupervised_loss"] == pytest.approx(text_loss(case, TEXT.rows(4, 4)).item(), rel=1e-4)
+    second = trainer.train_rlhf([experience], step=2).sums.means(CPU)
+    assert second["unsupervised_loss"] == pytest.approx(text_loss(case, TEXT.rows(4, 4)).item(), rel=1e-4)
     assert case.engine.actor.global_steps == 2
 
 

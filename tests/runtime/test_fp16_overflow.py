@@ -9,17 +9,18 @@ import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from dschat.config.sections import ScheduleConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import TrainingFault
 from dschat.offline.loop import BatchResult
 from dschat.offline.sft import SFTObjective
-from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
+from dschat.rlhf.ppo_updates import PPOUpdates
 from dschat.runtime.deepspeed_config import Optimization, Placement, training_engine, training_settings
 from dschat.runtime.distributed import whole_state_dict
 from dschat.runtime.guards import NonFinite
+from dschat.runtime.metrics import Sums
 from dschat.runtime.stepping import step_all
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
-from tests.toy_models import make_causal_lm
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from toys.models import make_causal_lm
 
 TOO_MUCH = 1e6
 """Times a loss, its gradients do not fit fp16 at any usual loss scale."""
@@ -93,15 +94,16 @@ def test_an_overflow_at_a_fixed_loss_scale_is_a_fault(stage: int, tmp_path: Path
 
 
 def test_a_ppo_run_counts_what_fp16_leaves_out_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = DeepSpeedPPOTrainer._critic_loss
+    original = PPOUpdates._critic_loss
 
-    def critic_loss(trainer: DeepSpeedPPOTrainer, batch: Any, means: Any) -> torch.Tensor:
+    def critic_loss(updates: PPOUpdates, batch: Any) -> tuple[torch.Tensor, Sums]:
         nonlocal calls
         calls += 1
-        return original(trainer, batch, means) * (TOO_MUCH if calls in (2, 3) else 1.0)
+        loss, sums = original(updates, batch)
+        return loss * (TOO_MUCH if calls in (2, 3) else 1.0), sums
 
     calls = 0
-    monkeypatch.setattr(DeepSpeedPPOTrainer, "_critic_loss", critic_loss)
+    monkeypatch.setattr(PPOUpdates, "_critic_loss", critic_loss)
     paths = make_folders(tmp_path)
     extra = "--dtype fp16 --max_steps 6 --max_skipped_steps 1 --save_steps 2"
     lines = run_job(Job("ppo", ppo_arguments(paths, tmp_path / "out", extra)))

@@ -11,24 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from dschat.runtime.metrics import MetricsLog, WeightedMeans
+from dschat.runtime.metrics import MetricsLog, Sums
 
 CPU = torch.device("cpu")
 
 
 def test_means_weigh_every_addition() -> None:
-    means = WeightedMeans(CPU)
-    means.add("loss", torch.tensor(6.0), 3)
-    means.add("loss", 4.0, torch.tensor(1))
-    means.add("reward", -1.5, 1.0)
-    assert means.reduce() == {"loss": 2.5, "reward": -1.5}
-    assert means.reduce() == {}
+    first, second = Sums.of({"loss": (torch.tensor(6.0), 3)}), Sums.of({"loss": (4.0, torch.tensor(1))})
+    assert (first + second + Sums.of({"reward": (-1.5, 1.0)})).means(CPU) == {"loss": 2.5, "reward": -1.5}
+    assert first.means(CPU) == {"loss": 2.0}
+    assert Sums().means(CPU) == {}
 
 
 def test_a_mean_over_nothing_is_nan() -> None:
-    means = WeightedMeans(CPU)
-    means.add("reward", 0.0, 0.0)
-    assert math.isnan(means.reduce()["reward"])
+    assert math.isnan(Sums.of({"reward": (0.0, 0.0)}).means(CPU)["reward"])
 
 
 def test_log_writes_json_lines_and_nan_as_null(tmp_path: Path) -> None:

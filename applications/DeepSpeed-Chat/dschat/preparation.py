@@ -16,8 +16,9 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dschat.checksums import folder_key
+from dschat.config.data import DataConfig
 from dschat.config.decisive import decisive_settings
-from dschat.config.sections import DataConfig, OutputConfig, SavingConfig
+from dschat.config.runtime import OutputConfig, SavingConfig
 from dschat.config.steps import PPOConfig, RewardTrainingConfig, SFTConfig
 from dschat.data.stage_data import DataSource, StageData, build_stage_data
 from dschat.data.stages import DataStage

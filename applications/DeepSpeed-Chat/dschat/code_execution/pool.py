@@ -133,15 +133,17 @@ class GradingPool:
         Args:
             jobs: programs with their tests.
         """
-        futures, cached = [], []
+        futures: list[Future[TestReport]] = []
+        cached: list[bool] = []
         for program, tests in jobs:
             key = _key(program, tests)
             known = self._cache.pop(key, None)
-            reusable = known is not None and _is_reusable(known)
-            future = known if reusable else self._threads.submit(self._grade, program, tests)
+            if known is not None and not _is_reusable(known):
+                known = None
+            future = self._threads.submit(self._grade, program, tests) if known is None else known
             self._cache[key] = future
             futures.append(future)
-            cached.append(reusable)
+            cached.append(known is not None)
         while len(self._cache) > MAX_CACHED:
             self._cache.popitem(last=False)
         return Grading(futures, cached=cached, deadline=time.monotonic() + self._batch_seconds)

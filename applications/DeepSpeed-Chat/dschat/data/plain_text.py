@@ -55,7 +55,7 @@ class TextBlocks:
 
     def rows(self, start: int, count: int) -> Tensor:
         """[count, L] int64, from number `start` on of the endless sequence in which pass follows pass."""
-        chosen = []
+        chosen: list[list[int]] = []
         for number in range(start, start + count):
             epoch, within = divmod(number, len(self.blocks))
             if not chosen or within == 0:

@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
+from dschat.config.data import DataConfig, SplitBy
 from dschat.errors import UserError
-
-SplitBy = Literal["row", "group"]
 
 
 def parse_proportions(text: str, *, part: int | None = None) -> tuple[float, ...]:
@@ -100,7 +98,7 @@ def part_indices(
     *,
     data_split: str,
     seed: int,
-    split_by: SplitBy = "row",
+    split_by: SplitBy = DataConfig.split_by,
     groups: Sequence[str] | None = None,
 ) -> np.ndarray:
     """The rows of one part of the split.

@@ -15,12 +15,12 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from dschat.data.apps import PromptStyle
+from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset, Row
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
 from dschat.data.raw_datasets import find_raw_dataset
 from dschat.data.report import DataReport, RowCounts, check_kept
-from dschat.data.splits import SplitBy, parse_proportions, part_indices
+from dschat.data.splits import parse_proportions, part_indices
 from dschat.data.stages import DataStage, Text
 from dschat.data.tokenise import Sample, Tally, TextEncoder
 from dschat.errors import UserError
@@ -46,7 +46,7 @@ class DataSource:
     cache_dir: Path
     end_of_conversation: str | None
     """Text of the one token that ends an answer; None for the tokenizer's EOS."""
-    apps_prompt: PromptStyle = "full"
+    apps_prompt: PromptStyle = DataConfig.apps_prompt
     """What the prompts of programming problems say; see `dschat.data.apps`."""
     skip_bad_rows: int = 0
     """Rows of each dataset's JSON files that may be left out because they cannot be read."""

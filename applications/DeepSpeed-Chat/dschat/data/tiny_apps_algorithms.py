@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dschat.data.tiny_apps_problems import Problem
+from dschat.data.tiny_apps_problems import Difficulty, Problem
 
 
 def algorithm_problems() -> tuple[Problem, ...]:
@@ -13,7 +13,7 @@ def algorithm_problems() -> tuple[Problem, ...]:
 
 
 def _loops() -> Iterator[Problem]:
-    level = "interview"
+    level: Difficulty = "interview"
     yield Problem("up", "n", "the integers from 1 to n", "list(range(1, n + 1))", ((3,), [1, 2, 3]), level, largest=12)
     yield Problem("down", "n", "the integers from n to 1", "list(range(n, 0, -1))", ((2,), [2, 1]), level, largest=12)
     yield Problem("triangle", "n", "the sum of the integers from 1 to n", "n * (n + 1) // 2", ((4,), 10), level)
@@ -45,7 +45,7 @@ def _loops() -> Iterator[Problem]:
 
 
 def _digits() -> Iterator[Problem]:
-    level = "interview"
+    level: Difficulty = "interview"
     yield Problem("binary", "n", "the integer n in binary", "bin(n)[2:]", ((6,), "110"), level)
     yield Problem(
         "digit_sum", "n", "the sum of the digits of the integer n", "sum(map(int, str(n)))", ((1203,), 6), level,

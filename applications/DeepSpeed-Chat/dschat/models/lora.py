@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.errors import UserError
 
 ADAPTER_FOLDER = "adapter"
@@ -58,7 +58,7 @@ def add_adapter(model: PreTrainedModel, adapter: AdapterSettings, *, seed: int) 
         modules_to_save=[_HEAD] if is_classifier and adapter.alone else None,
         fan_in_fan_out=isinstance(model.get_submodule(names[0]), Conv1D),
         task_type="SEQ_CLS" if is_classifier else "CAUSAL_LM",
-        base_model_name_or_path=_absolute(model.name_or_path),
+        base_model_name_or_path=_absolute(str(model.name_or_path)),
     )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -230,7 +230,8 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
     config = copy.deepcopy(model.config)
     del config.quantization_config
     with init_empty_weights():
-        shape = type(model)(config).to(model.dtype)
+        shape = type(model)(config)
+    shape.to(dtype=model.dtype)
     if model.can_generate():
         shape.generation_config = model.generation_config
     return shape

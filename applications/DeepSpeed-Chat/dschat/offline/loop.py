@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dschat.config.sections import ScheduleConfig, SupervisedConfig
+from dschat.config.training import ScheduleConfig, SupervisedConfig
 from dschat.data.order import epoch_order, rank_rows, steps_per_epoch
 from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.logging import step_progress
-from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.metrics import Sums
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.stepping import step_all
 
@@ -31,8 +31,8 @@ class BatchResult:
 
     loss_sum: Tensor
     """Scalar: the loss summed over everything that counts."""
-    metrics: Mapping[str, tuple[Tensor, Tensor]]
-    """Named (sum, weight) pairs, scalars."""
+    metrics: Sums
+    """What else is averaged."""
 
 
 class Objective(Protocol):
@@ -151,7 +151,7 @@ class SupervisedLoop:
         total = reduce_sum(torch.tensor(float(sum(local)), dtype=torch.float64, device=self._device)).clamp_min(1.0)
         # DeepSpeed averages over ranks and accumulated micro-batches; undo both
         scale = (world_size() * len(batches) / total).float()
-        means = WeightedMeans(self._device)
+        sums = Sums()
         losses: list[Tensor] = []
         for number, ((batch, real), weight) in enumerate(zip(batches, local, strict=True), start=1):
             result = self._objective(self._engine, batch)
@@ -162,16 +162,15 @@ class SupervisedLoop:
             losses.append(loss.detach())
             if number < len(batches):
                 self._engine.step()  # only counts
-            means.add("loss", loss.detach(), float(weight))
+            sums += Sums.of({"loss": (loss.detach(), float(weight))})
             if real:
-                for name, (value, count) in result.metrics.items():
-                    means.add(name, value, count)
+                sums += result.metrics
         if step_all({"model": self._engine}, {"training loss": torch.stack(losses)}, step=step):
             self._broken.succeeded()
         else:
             self._broken.overflowed()
         tokens = sum(self._objective.num_tokens(batch) for batch, real in batches if real)
-        return self._step_metrics(means, tokens, started, step)
+        return self._step_metrics(sums, tokens, started, step)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -180,17 +179,15 @@ class SupervisedLoop:
         size = self._settings.training.per_device_eval_batch_size
         limit = self._settings.training.eval_iters * size * world_size()
         count = min(len(self._evaluation), limit) if limit else len(self._evaluation)
-        means = WeightedMeans(self._device)
+        sums = Sums()
         for batch_number in range(math.ceil(count / (size * world_size()))):
             start = (batch_number * world_size() + rank()) * size
             mine = [self._evaluation[i] for i in range(start, min(start + size, count))]
             batch = self._objective.collate(mine or [self._evaluation[0]])
             result = self._objective(self._engine, batch.to(self._device))
             if mine:
-                means.add("loss", result.loss_sum, float(self._objective.weight(batch)))
-                for name, (value, weight) in result.metrics.items():
-                    means.add(name, value, weight)
-        return {f"eval_{name}": value for name, value in means.reduce().items()}
+                sums += Sums.of({"loss": (result.loss_sum, float(self._objective.weight(batch)))}) + result.metrics
+        return {f"eval_{name}": value for name, value in sums.means(self._device).items()}
 
     def _micro_batches(self, step: int) -> list[tuple[Any, bool]]:
         """This rank's micro-batches of one optimizer step, and whether each holds real rows."""
@@ -210,9 +207,9 @@ class SupervisedLoop:
         count = settings.schedule.gradient_accumulation_steps
         return [mine[number * size : (number + 1) * size] for number in range(count)]
 
-    def _step_metrics(self, means: WeightedMeans, tokens: int, started: float, step: int) -> dict[str, float]:
+    def _step_metrics(self, sums: Sums, tokens: int, started: float, step: int) -> dict[str, float]:
         all_tokens = reduce_sum(torch.tensor(float(tokens), dtype=torch.float64, device=self._device))
-        metrics = means.reduce()
+        metrics = sums.means(self._device)
         norm = self._engine.get_global_grad_norm()
         if norm is not None:
             metrics["grad_norm"] = float(norm)

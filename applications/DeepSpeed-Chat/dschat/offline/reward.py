@@ -20,6 +20,7 @@ from dschat.offline.loop import BatchResult, Rows
 from dschat.offline.setup import prepare_supervised, train_supervised
 from dschat.preparation import Prepared, claimed
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
+from dschat.runtime.metrics import Sums
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,13 @@ class PairwiseObjective:
         pairs = torch.tensor(len(losses), device=losses.device)
         return BatchResult(
             loss_sum=losses.sum(),
-            metrics={
-                "accuracy": ((chosen > rejected).sum(), pairs),
-                "chosen_score": (chosen.sum(), pairs),
-                "rejected_score": (rejected.sum(), pairs),
-            },
+            metrics=Sums.of(
+                {
+                    "accuracy": ((chosen > rejected).sum(), pairs),
+                    "chosen_score": (chosen.sum(), pairs),
+                    "rejected_score": (rejected.sum(), pairs),
+                }
+            ),
         )
 
 

@@ -24,6 +24,7 @@ from dschat.offline.loop import BatchResult, Rows
 from dschat.offline.setup import prepare_supervised, train_supervised
 from dschat.preparation import Prepared, claimed
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
+from dschat.runtime.metrics import Sums
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class SFTObjective:
         hits = (logits.detach().argmax(dim=-1) == labels) & counted
         return BatchResult(
             loss_sum=-torch.where(counted, log_probs, 0.0).sum(),
-            metrics={"token_accuracy": (hits.sum(), counted.sum())},
+            metrics=Sums.of({"token_accuracy": (hits.sum(), counted.sum())}),
         )
 
 

@@ -187,8 +187,8 @@ def _newton_round(conditional: Tensor, psi: Tensor, marginals: _Marginals) -> Te
     spread = torch.where(has_mass, direction, -torch.inf).amax(dim=1)
     spread = (spread - torch.where(has_mass, direction, torch.inf).amin(dim=1)).clamp_(min=_TINY)
     longest = (_MAX_LOG_STEP / spread).clamp_(max=1.0)
-    lengths = [torch.zeros_like(spread), (spread.log1p() / spread).clamp_(max=1.0)]
-    lengths = torch.stack(lengths + [longest * fraction for fraction in _STEP_FRACTIONS], dim=1)[:, None, :]
+    trials = [torch.zeros_like(spread), (spread.log1p() / spread).clamp_(max=1.0)]
+    lengths = torch.stack(trials + [longest * fraction for fraction in _STEP_FRACTIONS], dim=1)[:, None, :]
     steps = direction[:, :, None] * lengths
     row_sums = torch.bmm(conditional, steps.exp())
     gain = (reference[:, :, None] * steps - policy[:, :, None] * row_sums.log()).sum(dim=1)

@@ -61,7 +61,10 @@ def floored_sinkhorn(
         if tol > 0:
             change = (new_row - row).abs_().amax(dim=1)
             held = (row, column, weighted, column_sums)
-            updated = tuple(torch.where(stopped[:, None], old, new) for old, new in zip(held, updated, strict=True))
+            new_row, new_column, new_weighted, reached_sums = (
+                torch.where(stopped[:, None], old, new) for old, new in zip(held, updated, strict=True)
+            )
+            updated = (new_row, new_column, new_weighted, reached_sums)
             now = ~stopped & (change <= tol)
             num_iterations = torch.where(now, iteration + 1, num_iterations)
             stopped = stopped | now

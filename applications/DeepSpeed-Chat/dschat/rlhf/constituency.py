@@ -97,7 +97,7 @@ def token_ends(tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> tup
     """
 
     def text_of(count: int) -> str:
-        return tokenizer.decode(tokens[:count], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(tokenizer.decode(list(tokens[:count]), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     text = text_of(len(tokens))
     ends = (_shared(text_of(count), text) for count in range(1, len(tokens) + 1))

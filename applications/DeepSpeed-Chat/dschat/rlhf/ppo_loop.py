@@ -24,7 +24,7 @@ from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.health import RunHealth
 from dschat.runtime.logging import show_table, step_progress
-from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.metrics import Sums
 from dschat.runtime.model_folders import link
 from dschat.runtime.random_state import seed_generators
 from dschat.runtime.run import Continuation, ResumableRun
@@ -111,7 +111,7 @@ class PPOLoop:
         count = min(self._config.monitoring.eval_prompts, len(rows))
         per_rank = self._config.rollout.per_device_generation_batch_size
         device = self._prepared.device
-        means = WeightedMeans(device)
+        sums = Sums()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self._config.runtime.seed + rank())
             for batch in range(math.ceil(count / (per_rank * world_size()))):
@@ -119,8 +119,8 @@ class PPOLoop:
                     np.arange(count), step=batch, global_batch=per_rank * world_size(), rank=rank(), world=world_size()
                 )
                 prompts = collate_prompts([rows[number] for number in numbers], pad_token_id=self._pad)
-                self._trainer.generate_experience(prompts, means, step=step)
-        metrics = means.reduce()
+                sums += self._trainer.generate_experience(prompts, step=step).sums
+        metrics = sums.means(device)
         return {f"eval_{name}": metrics[name] for name in EVALUATED_METRICS if name in metrics}
 
     def _guarded_step(self, step: int) -> dict[str, float]:
@@ -137,27 +137,25 @@ class PPOLoop:
 
     def _step(self, step: int) -> dict[str, float]:
         started = time.perf_counter()
-        means = WeightedMeans(self._prepared.device)
-        experiences = []
-        answers: ScoredAnswers | None = None
-        said = 0
-        for prompts in self._prompt_batches(step):
-            experience, answers = self._trainer.generate_experience(prompts, means, step=step)
-            experiences.append(experience)
-            said += sum(map(bool, answers.answers))
+        rollouts = [self._trainer.generate_experience(prompts, step=step) for prompts in self._prompt_batches(step)]
+        experiences = [rollout.experience for rollout in rollouts]
+        sums = sum((rollout.sums for rollout in rollouts), Sums())
+        said = sum(bool(answer) for rollout in rollouts for answer in rollout.answers.answers)
         if not self._left_out(experiences, said, step):
-            if self._trainer.train_rlhf(experiences, means, step=step):
+            training = self._trainer.train_rlhf(experiences, step=step)
+            sums += training.sums
+            if training.complete:
                 self._broken.succeeded()
             else:
                 self._broken.overflowed()
-        metrics = means.reduce()
+        metrics = sums.means(self._prepared.device)
         metrics["reward_std"] = math.sqrt(max(metrics.pop("reward_square") - metrics["reward"] ** 2, 0.0))
         metrics["actor_learning_rate"] = self._engine.actor.get_lr()[0]
         metrics["critic_learning_rate"] = self._engine.critic.get_lr()[0]
         metrics["epoch"] = step / steps_per_epoch(len(self._prepared.data.train), self._plan.batches.prompts)
         metrics["step_seconds"] = time.perf_counter() - started
         if self._config.monitoring.print_answers and step % self._config.monitoring.print_answers_interval == 0:
-            _show_answers(step, answers)
+            _show_answers(step, rollouts[-1].answers)
         return metrics
 
     def _left_out(self, experiences: Sequence[Experience], said: int, step: int) -> bool:
@@ -222,9 +220,7 @@ class PPOLoop:
             link(folder / role, folder.parent / role)
 
 
-def _show_answers(step: int, answers: ScoredAnswers | None) -> None:
-    if answers is None:
-        return
+def _show_answers(step: int, answers: ScoredAnswers) -> None:
     rows: list[Sequence[str]] = [
         (prompt[-SHOWN_CHARACTERS:], answer[:SHOWN_CHARACTERS], f"{score:.3f}", f"{penalty:.4f}")
         for prompt, answer, score, penalty in zip(

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.config.steps import PPOConfig
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
 from dschat.models.checked import CheckedModel
 from dschat.models.lora import WithoutAdapter, add_adapter
 from dschat.models.reward_model import load_token_scorer
-from dschat.rlhf.scoring import ScoredModels
+from dschat.rlhf.scoring import RolloutModels
 from dschat.runtime.deepspeed_config import (
     TORCH_DTYPES,
     Optimization,
@@ -140,9 +140,9 @@ class DeepSpeedRLHFEngine:
         """Precision of weights and activations."""
         return TORCH_DTYPES[self._dtype]
 
-    def scored_models(self) -> ScoredModels:
+    def rollout_models(self) -> RolloutModels:
         """The models that scoring runs."""
-        return ScoredModels(
+        return RolloutModels(
             actor=self.actor,
             reference=self.reference,
             critic=self.critic,

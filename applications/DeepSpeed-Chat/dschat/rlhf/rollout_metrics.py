@@ -9,10 +9,10 @@ from torch import Tensor
 
 from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.reward_sources.base import SequenceScores
-from dschat.rlhf.scoring import Scores
+from dschat.rlhf.scoring import ModelOutputs, PenaltyCost
 from dschat.rlhf.segmenter import Segments
 from dschat.runtime.distributed import world_size
-from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.metrics import Sums
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,13 @@ def scored_answers(rollout: Rollout, experience: Experience) -> ScoredAnswers:
     )
 
 
-def record_rollout(
-    rollout: Rollout, scores: Scores, experience: Experience, means: WeightedMeans, *, clipped: Tensor
-) -> None:
-    """Add a rollout's metrics.
+def rollout_sums(rollout: Rollout, outputs: ModelOutputs, experience: Experience, *, clipped: Tensor) -> Sums:
+    """A rollout's metrics, over its usable rows and their tokens.
 
     Args:
         rollout: B rows.
-        scores: of its answers.
+        outputs: of the models on its answers.
         experience: made from both.
-        means: receives the metrics.
         clipped: [B] bool, answers whose score lay beyond the clip.
     """
     mask, usable = rollout.response_mask, rollout.usable
@@ -60,46 +57,55 @@ def record_rollout(
         "ended_share": rollout.ended.float(),
         "penalty_per_answer": experience.penalty.sum(dim=-1),
     }
-    for name, values in per_row.items():
-        means.add(name, torch.where(usable, values.float(), 0.0).sum(), rows)
     per_token = {
         "penalty": experience.penalty,
-        "log_ratio": scores.log_probs - scores.reference_log_probs,
-        "value": scores.values,
+        "log_ratio": outputs.log_probs - outputs.reference_log_probs,
+        "value": outputs.values,
         "return": experience.returns,
         "advantage": experience.advantages,
     }
-    for name, values in per_token.items():
-        means.add(name, torch.where(mask, values, 0.0).sum(), tokens)
-    means.add("usable_share", rows, usable.numel())
+    return Sums.of(
+        {name: (torch.where(usable, values.float(), 0.0).sum(), rows) for name, values in per_row.items()}
+        | {name: (torch.where(mask, values, 0.0).sum(), tokens) for name, values in per_token.items()}
+        | {"usable_share": (rows, usable.numel())}
+    )
 
 
-def record_verdict(verdict: SequenceScores, scores: Scores, rollout: Rollout, means: WeightedMeans) -> None:
-    """Add the metrics of the reward source and the regularizer, over all rows that were scored.
+def verdict_sums(verdict: SequenceScores, outputs: ModelOutputs, rollout: Rollout) -> Sums:
+    """Metrics of the reward source and the regularizer, over all rows that were scored.
 
     Args:
         verdict: of the reward source on B rows.
-        scores: of the models.
+        outputs: of the models.
         rollout: with the rows that are dropped because they got no score.
-        means: receives the metrics.
     """
-    for name, values in verdict.metrics.items():
-        known = ~values.isnan()
-        means.add(name, torch.where(known, values, 0.0).sum(), known.sum())
+    known = {name: ~values.isnan() for name, values in verdict.metrics.items()}
     tokens = rollout.response_mask.sum()
-    for name, total in scores.penalty_metrics.items():
-        means.add(name, total, tokens)
+    return Sums.of(
+        {name: (torch.where(known[name], each, 0.0).sum(), known[name].sum()) for name, each in verdict.metrics.items()}
+    ) + Sums.of({name: (total, tokens) for name, total in outputs.penalty_metrics.items()})
 
 
-def record_segments(rollout: Rollout, segments: Segments, means: WeightedMeans) -> None:
-    """Add the metrics of a rollout's macro actions."""
+def segment_sums(rollout: Rollout, segments: Segments) -> Sums:
+    """Metrics of a rollout's macro actions."""
     count, rows = segments.starts.sum(), rollout.usable.sum()
-    means.add("segments", count, rows)
-    means.add("segment_length", rollout.response_mask.sum(), count)
-    means.add("unparsed_share", segments.unparsed.sum(), rows)
+    return Sums.of(
+        {
+            "segments": (count, rows),
+            "segment_length": (rollout.response_mask.sum(), count),
+            "unparsed_share": (segments.unparsed.sum(), rows),
+        }
+    )
 
 
-def record_speed(part: str, tokens: Tensor, seconds: float, means: WeightedMeans) -> None:
-    """Add what this rank's share of a part of a step took, and its tokens per second on all ranks together."""
-    means.add(f"{part}_seconds", seconds, 1.0)
-    means.add(f"{part}_tokens_per_second", tokens, seconds / world_size())
+def speed_sums(part: str, tokens: Tensor | int, seconds: float) -> Sums:
+    """What this rank's share of a part of a step took, and its tokens per second on all ranks together."""
+    return Sums.of({f"{part}_seconds": (seconds, 1.0), f"{part}_tokens_per_second": (tokens, seconds / world_size())})
+
+
+def penalty_cost_sums(cost: PenaltyCost) -> Sums:
+    """What the regularizer took."""
+    sums = Sums.of({"penalty_seconds": (cost.seconds, 1.0)})
+    if cost.peak_bytes is None:
+        return sums
+    return sums + Sums.of({"penalty_peak_mebibytes": (cost.peak_bytes / 2**20, 1.0)})

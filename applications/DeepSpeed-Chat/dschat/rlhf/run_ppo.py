@@ -84,8 +84,8 @@ def _train(
     )
     logger.info("%s", regularizer.describe())
     logger.info("%s", config.macro_actions.describe())
-    if config.penalty_clip is not None:
-        logger.info("the penalty times its coefficient is clipped to +-%g", config.penalty_clip)
+    if config.effective_penalty_clip is not None:
+        logger.info("the penalty times its coefficient is clipped to +-%g", config.effective_penalty_clip)
     trainer = DeepSpeedPPOTrainer(
         engine,
         config,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dschat.models.causal_lm import response_logits, token_log_probs
 from dschat.rlhf.experience import Rollout
-from dschat.rlhf.regularizers import Penalty, Regularizer, ScoredPositions
+from dschat.rlhf.regularizers import Penalty, Regularizer, ResponsePositions
 from dschat.rlhf.row_groups import group_rows
 from dschat.runtime.throughput import now
 
@@ -20,7 +20,7 @@ MAX_LOGITS = 2**27
 
 
 @dataclass(frozen=True)
-class Scores:
+class ModelOutputs:
     """What the frozen policy, the reference and the critic say about the answers of B rows."""
 
     log_probs: Tensor
@@ -52,8 +52,8 @@ class PenaltyCost:
 
 
 @dataclass(frozen=True)
-class ScoredModels:
-    """The models that scoring runs, all in eval mode."""
+class RolloutModels:
+    """The models that a rollout is run through, all in eval mode."""
 
     actor: Any
     """The actor's DeepSpeed engine."""
@@ -67,7 +67,7 @@ class ScoredModels:
 
 
 @torch.no_grad()
-def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regularizer) -> Scores:
+def model_outputs(rollout: Rollout, models: RolloutModels, regularizer: Regularizer) -> ModelOutputs:
     """Run the three models over a rollout, rows of similar length together.
 
     Logits are taken on response positions alone; log-probabilities and penalties are read from them and they are freed
@@ -93,14 +93,14 @@ def score_rollout(rollout: Rollout, models: ScoredModels, regularizer: Regulariz
             attention_mask=rollout.attention_mask[rows, group.columns],
             mask=mask[rows, columns],
         )
-        scored, spent = _score_rows(part, models, regularizer)
+        outputs, spent = _run_rows(part, models, regularizer)
         cost += spent
-        log_probs[rows, columns], reference_log_probs[rows, columns] = scored.policy, scored.reference
-        penalty[rows, columns] = scored.penalty.values
+        log_probs[rows, columns], reference_log_probs[rows, columns] = outputs.policy, outputs.reference
+        penalty[rows, columns] = outputs.penalty.values
         values[rows, columns] = response_values(models.critic, part.sequences, part.attention_mask, width=group.width)
-        for name, each in scored.penalty.metrics.items():
+        for name, each in outputs.penalty.metrics.items():
             sums[name] = sums.get(name, torch.zeros((), device=mask.device)) + each.sum()
-    return Scores(log_probs, reference_log_probs, penalty, values, penalty_metrics=sums, penalty_cost=cost)
+    return ModelOutputs(log_probs, reference_log_probs, penalty, values, penalty_metrics=sums, penalty_cost=cost)
 
 
 def response_values(critic: nn.Module, sequences: Tensor, attention_mask: Tensor, *, width: int) -> Tensor:
@@ -131,7 +131,7 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Scored:
+class _RowOutputs:
     """Log-probabilities [b, r] of policy and reference, and the penalty: values [b, r], metrics [n]."""
 
     policy: Tensor
@@ -139,7 +139,7 @@ class _Scored:
     penalty: Penalty
 
 
-def _score_rows(part: _Rows, models: ScoredModels, regularizer: Regularizer) -> tuple[_Scored, PenaltyCost]:
+def _run_rows(part: _Rows, models: RolloutModels, regularizer: Regularizer) -> tuple[_RowOutputs, PenaltyCost]:
     """What the models and the regularizer say about some rows, and what the regularizer took."""
     mask = part.mask
     width = mask.shape[1]
@@ -151,8 +151,8 @@ def _score_rows(part: _Rows, models: ScoredModels, regularizer: Regularizer) -> 
     tokens = part.sequences[:, -width:][mask]
     if tokens.numel() == 0:
         nothing = torch.zeros(mask.shape, device=mask.device)
-        return _Scored(nothing, nothing, Penalty(nothing)), PenaltyCost()
-    positions = ScoredPositions(
+        return _RowOutputs(nothing, nothing, Penalty(nothing)), PenaltyCost()
+    positions = ResponsePositions(
         policy_logits=policy_logits,
         reference_logits=reference_logits,
         tokens=tokens,
@@ -164,15 +164,15 @@ def _score_rows(part: _Rows, models: ScoredModels, regularizer: Regularizer) -> 
     def spread(values: Tensor) -> Tensor:
         return torch.zeros(mask.shape, device=mask.device).masked_scatter(mask, values)
 
-    scored = _Scored(
+    outputs = _RowOutputs(
         spread(positions.policy_log_probs),
         spread(positions.reference_log_probs),
         Penalty(spread(penalty.values), penalty.metrics),
     )
-    return scored, cost
+    return outputs, cost
 
 
-def _measured_penalty(regularizer: Regularizer, positions: ScoredPositions) -> tuple[Penalty, PenaltyCost]:
+def _measured_penalty(regularizer: Regularizer, positions: ResponsePositions) -> tuple[Penalty, PenaltyCost]:
     """The penalty and what it took; NaN instead where the models' logits are broken already."""
     log_probs = torch.stack([positions.policy_log_probs, positions.reference_log_probs])
     if not bool(log_probs.isfinite().all()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dschat.config.sections import MacroActionConfig
+from dschat.config.ppo import MacroActionConfig
 from dschat.rlhf.constituency import ConstituencyParser, constituent_starts, token_ends
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.macro_actions import random_lengths, segment_boundaries
@@ -83,9 +83,10 @@ class Segmenter:
         # a blank text is nothing to ask a parser about
         asked = [row for row, text in enumerate(texts) if text.strip()]
         answers = dict(zip(asked, self.parser.parse([texts[row] for row in asked]), strict=True)) if asked else {}
-        return [
-            constituent_starts(answers[row], texts[row], ends[row], cutoff=int(self.config.parser_cutoff or 0)) or None
-            if answers.get(row)
-            else None
-            for row in range(len(texts))
-        ]
+        cutoff = int(self.config.parser_cutoff or 0)
+        found: list[Sequence[int] | None] = []
+        for row, (text, ends_of_tokens) in enumerate(zip(texts, ends, strict=True)):
+            constituents = answers.get(row)
+            starts = constituent_starts(constituents, text, ends_of_tokens, cutoff=cutoff) if constituents else None
+            found.append(starts or None)
+        return found

@@ -17,7 +17,7 @@ from dschat.config.steps import PPOConfig
 from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.ppo_math import clip_penalty, shape_rewards
 from dschat.runtime.distributed import reduce_sum
-from dschat.runtime.metrics import WeightedMeans
+from dschat.runtime.metrics import Sums
 
 LARGEST_ERROR = 0.2  # relative, of the adaptive coefficient's controller
 
@@ -68,7 +68,7 @@ class RewardShaper:
     def __init__(self, config: PPOConfig) -> None:
         self._ppo = config.ppo
         self._shaping = config.shaping
-        self._penalty_clip = config.penalty_clip
+        self._penalty_clip = config.effective_penalty_clip
         self._penalty_coef = config.ppo.kl_ctl
         self._scores = RunningMoments()
 
@@ -93,16 +93,21 @@ class RewardShaper:
             deduction=torch.where(rollout.ended, 0.0, self._shaping.missing_eos_penalty),
         )
 
-    def observe(self, experience: Experience, means: WeightedMeans) -> None:
-        """Learn from a finished PPO step and record what it ran with; all ranks call it together."""
+    def observe(self, experience: Experience) -> Sums:
+        """Learn from a finished PPO step; metrics of what it ran with. All ranks call it together."""
         shaping = self._shaping
+        ran_with: dict[str, tuple[float, float]] = {}
         if shaping.penalty_target is not None:
-            means.add("penalty_coef", self._penalty_coef, 1.0)
+            ran_with["penalty_coef"] = (self._penalty_coef, 1.0)
         if shaping.normalize_rewards:
-            means.add("running_reward_mean", self._scores.mean, 1.0)
-            means.add("running_reward_std", self._scores.std, 1.0)
-        if shaping.penalty_target is None and not shaping.normalize_rewards:
-            return
+            ran_with["running_reward_mean"] = (self._scores.mean, 1.0)
+            ran_with["running_reward_std"] = (self._scores.std, 1.0)
+        if ran_with:
+            self._learn(experience)
+        return Sums.of(ran_with)
+
+    def _learn(self, experience: Experience) -> None:
+        shaping = self._shaping
         mask = experience.response_mask
         usable = mask.any(dim=-1)
         score = torch.where(usable, experience.score, 0.0).double()

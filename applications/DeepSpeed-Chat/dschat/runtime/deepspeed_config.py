@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dschat.config.sections import RuntimeConfig, ScheduleConfig
+from dschat.config.runtime import RuntimeConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import UserError
 from dschat.runtime.distributed import ZERO_PARTITIONED, world_size
 
@@ -163,7 +164,9 @@ def parameter_groups(
     model: nn.Module, *, weight_decay: float, lora_learning_rate: float | None = None
 ) -> list[dict[str, Any]]:
     """The trained parameters: biases and norms without weight decay, all else with it, LoRA with a rate of its own."""
-    undecayed, decayed, adapter = [], [], []
+    undecayed: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    adapter: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TextIO
@@ -24,30 +25,47 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class WeightedMeans:
-    """Means over all ranks of values that weigh differently, such as per-token values of unequal answers."""
+Number = Tensor | float
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._sums: dict[str, list[Tensor]] = {}
 
-    def add(self, name: str, total: Tensor | float, weight: Tensor | float) -> None:
-        """Add a sum of values and the sum of their weights, as scalars; nothing is moved to the host here."""
-        pair = [torch.as_tensor(x, dtype=torch.float64).to(self._device).reshape(()) for x in (total, weight)]
-        self._sums.setdefault(name, []).append(torch.stack(pair))
+@dataclass(frozen=True)
+class Sums:
+    """Named sums of values with the sums of their weights: what means over tokens, answers and ranks are made of.
 
-    def reduce(self) -> dict[str, float]:
-        """The means over all ranks, NaN where weights sum to 0, and start again; all ranks call it together."""
+    Nothing is moved to the host or between ranks before `means`.
+    """
+
+    parts: Mapping[str, tuple[tuple[Number, Number], ...]] = field(default_factory=dict)
+    """Pairs (sum of values, sum of weights), scalars, by name; their order is the order of addition."""
+
+    @classmethod
+    def of(cls, pairs: Mapping[str, tuple[Number, Number]]) -> Sums:
+        """One pair of (sum of values, sum of weights) for each name."""
+        return cls({name: (pair,) for name, pair in pairs.items()})
+
+    def __add__(self, other: Sums) -> Sums:
+        """Both together."""
+        names = [*self.parts, *(name for name in other.parts if name not in self.parts)]
+        return Sums({name: self.parts.get(name, ()) + other.parts.get(name, ()) for name in names})
+
+    def means(self, device: torch.device) -> dict[str, float]:
+        """Weighted means over all ranks, NaN where weights sum to 0; all ranks call it together."""
         # a rank without a usable row may lack some names
-        names = union(list(self._sums))
+        names = union(list(self.parts))
         if not names:
             return {}
-        nothing = [torch.zeros(2, dtype=torch.float64, device=self._device)]
-        local = torch.stack([torch.stack(self._sums.get(name, nothing)).sum(dim=0) for name in names])
+        nothing = torch.zeros(2, dtype=torch.float64, device=device)
+        local = torch.stack([self._total(name, device) if name in self.parts else nothing for name in names])
         totals = reduce_sum(local).tolist()
-        self._sums = {}
         pairs = zip(names, totals, strict=True)
         return {name: total / weight if weight else math.nan for name, (total, weight) in pairs}
+
+    def _total(self, name: str, device: torch.device) -> Tensor:
+        """Sum of values and sum of weights, [2] float64."""
+        scalars = [
+            [torch.as_tensor(x, dtype=torch.float64).to(device).reshape(()) for x in p] for p in self.parts[name]
+        ]
+        return torch.stack([torch.stack(pair) for pair in scalars]).sum(dim=0)
 
 
 class MetricsLog:

@@ -32,6 +32,7 @@ def export_model(
     """
     weights = read(model)
     if is_main_process():
+        assert weights is not None
         aside = files.aside(folder)
         with files.explained(f"the model {folder.name}", aside):
             folder.parent.mkdir(parents=True, exist_ok=True)

@@ -76,8 +76,9 @@ class MovingAverage:
 
 def _share(weight: nn.Parameter) -> Tensor:
     """This rank's part [n] of a weight; n is the same on all ranks but, where the weight is whole, the last ones."""
-    if hasattr(weight, "ds_id"):
-        return weight.ds_tensor.detach()
+    held: Tensor | None = getattr(weight, "ds_tensor", None)
+    if held is not None:
+        return held.detach()
     flat = weight.detach().view(-1)
     size = -(-flat.numel() // world_size())
     return flat[rank() * size : (rank() + 1) * size]

@@ -18,6 +18,7 @@ from contextlib import suppress
 from datetime import timedelta
 
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # exported, but not by name
 
 from dschat.errors import RankFault, RankMistake, UserError
 
@@ -40,7 +41,7 @@ def has_agent_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def take_seat(*, timeout_seconds: float) -> dist.Store | None:
+def take_seat(*, timeout_seconds: float) -> TCPStore | None:
     """Take this rank's place at MASTER_ADDR:MASTER_PORT before anything else is said there.
 
     Args:
@@ -77,8 +78,8 @@ def take_seat(*, timeout_seconds: float) -> dist.Store | None:
     return store
 
 
-def _store(address: str, port: int, timeout_seconds: float, *, listen: bool) -> dist.TCPStore:
-    return dist.TCPStore(
+def _store(address: str, port: int, timeout_seconds: float, *, listen: bool) -> TCPStore:
+    return TCPStore(
         address, port, is_master=listen, timeout=timedelta(seconds=timeout_seconds), wait_for_workers=False,
         multi_tenant=True,
     )  # fmt: skip

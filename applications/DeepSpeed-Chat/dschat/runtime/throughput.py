@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 PEAK_TFLOPS = {
     "B200": 2250.0, "H200": 989.4, "H100 PCIe": 756.0, "H100": 989.4, "A100": 312.0, "L40S": 362.0, "L40": 181.0,
@@ -48,7 +49,7 @@ class ForwardCost:
         return self.body * lengths.sum() + self.attention * lengths.square().sum() + self.head * scored
 
 
-def forward_cost(model: nn.Module) -> ForwardCost:
+def forward_cost(model: PreTrainedModel) -> ForwardCost:
     """The cost of a Hugging Face language model or sequence classifier; its weights may be partitioned by ZeRO-3."""
     inner = model.config.get_text_config()
     head = model.get_output_embeddings()

@@ -104,20 +104,20 @@ def _open_standard_streams() -> None:
     """Fresh text streams on the child's descriptors: the zygote's own have looked at other files."""
     reader = io.BufferedReader(io.FileIO(STDIN, "r", closefd=False))
     writer, noise = (io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (OUTPUT, NOISE))
-    sys.stdin = sys.__stdin__ = io.TextIOWrapper(reader, encoding="utf-8", errors="surrogateescape")
-    sys.stdout = sys.__stdout__ = io.TextIOWrapper(writer, encoding="utf-8", errors="surrogateescape", newline="\n")
-    sys.stderr = sys.__stderr__ = io.TextIOWrapper(
-        noise, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True
-    )
+    sys.stdin = io.TextIOWrapper(reader, encoding="utf-8", errors="surrogateescape")
+    sys.stdout = io.TextIOWrapper(writer, encoding="utf-8", errors="surrogateescape", newline="\n")
+    sys.stderr = io.TextIOWrapper(noise, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
+    # as after the start of an interpreter; they are final to type checkers alone
+    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
 
 
 def _end_like_an_interpreter(module: types.ModuleType) -> None:
     """Wait for threads, run exit handlers, write out what is buffered, in sys.stdout or in files the program opened."""
-    threading._shutdown()
+    threading._shutdown()  # type: ignore[attr-defined]  # what the interpreter itself calls at its end
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.__stdout__):
         with contextlib.suppress(Exception):  # closed, or replaced by the program's own; the interpreter goes on too
-            stream.flush()
+            stream.flush()  # type: ignore[union-attr]  # None is an exception like others here
     module.__dict__.clear()
 
 

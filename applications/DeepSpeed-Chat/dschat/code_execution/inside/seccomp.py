@@ -161,7 +161,7 @@ class SeccompFilter:
         """Build it for this machine; OSError as in filter_program()."""
         program = filter_program(platform.machine(), deny_truncation=deny_truncation)
         self._libc = libc
-        self._instructions = (_SockFilter * len(program))(*program)
+        self._instructions = (_SockFilter * len(program))(*(_SockFilter(*instruction) for instruction in program))
         self._program = _SockFprog(len(program), self._instructions)
 
     def install(self) -> None:

@@ -7,15 +7,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
-from dschat.rlhf.regularizers.base import Penalty, Regularizer, ScoredPositions
+from dschat.optimal_transport.geometry import Metric
+from dschat.rlhf.regularizers.base import Penalty, Regularizer, ResponsePositions
 from dschat.rlhf.regularizers.f_divergence import FDivergenceRegularizer
 from dschat.rlhf.regularizers.kl import KLRegularizer
 from dschat.rlhf.regularizers.none import NoRegularizer
 from dschat.rlhf.regularizers.wasserstein import WassersteinRegularizer
 
-__all__ = ["Penalty", "Regularizer", "ScoredPositions", "build_regularizer"]
+__all__ = ["Penalty", "Regularizer", "ResponsePositions", "build_regularizer"]
 
 
 def build_regularizer(
@@ -36,15 +37,15 @@ def build_regularizer(
             return NoRegularizer()
         case DivergenceConfig(f_div="rkl"):
             return KLRegularizer("k3" if config.f_div_low_var else config.kl_estimator)
-        case DivergenceConfig():
-            return FDivergenceRegularizer(config.f_div, config.f_div_alpha, config.f_div_low_var)
+        case DivergenceConfig(f_div=kind):
+            return FDivergenceRegularizer(kind, config.f_div_alpha, config.f_div_low_var)
         case WassersteinConfig():
             embeddings = _perturbed(reference_embeddings().float(), config.gaussian_perturb, seed)
-            metric = {"L2": "l2", "cos": "cosine"}[config.cost_type]
+            metrics: dict[str, Metric] = {"L2": "l2", "cos": "cosine"}
             geometry = TokenGeometry.from_embeddings(
                 embeddings,
                 num_neighbors=config.cost_dim,
-                metric=metric,
+                metric=metrics[config.cost_type],
                 far_cost=config.far_cost,
                 block_size=config.block_size,
             )

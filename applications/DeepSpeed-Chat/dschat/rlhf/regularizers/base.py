@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ScoredPositions:
+class ResponsePositions:
     """N response positions, as the policy and the reference see them when the answers have just been sampled."""
 
     policy_logits: Tensor
@@ -38,7 +38,7 @@ class Penalty:
 class Regularizer(Protocol):
     """Keeps the policy near the reference. A new one is a new file beside this and an arm in `build_regularizer`."""
 
-    def penalty(self, positions: ScoredPositions) -> Penalty:
+    def penalty(self, positions: ResponsePositions) -> Penalty:
         """Penalty [N] of each sampled token; called without gradients, with N > 0."""
         ...
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
+from dschat.config.regularizers import KLEstimator
+from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 from dschat.rlhf.regularizers.f_divergence import f_divergence_penalty
 
 
@@ -17,9 +17,9 @@ class KLRegularizer:
     mean of k1.
     """
 
-    estimator: Literal["k1", "k2", "k3"] = "k1"
+    estimator: KLEstimator
 
-    def penalty(self, positions: ScoredPositions) -> Penalty:
+    def penalty(self, positions: ResponsePositions) -> Penalty:
         """Estimates [N]."""
         log_ratio = positions.policy_log_probs - positions.reference_log_probs
         if self.estimator == "k2":

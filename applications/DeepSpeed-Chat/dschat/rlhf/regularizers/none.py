@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-from dschat.rlhf.regularizers.base import Penalty, ScoredPositions
+from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 
 
 class NoRegularizer:
     """Leaves the policy free: the sequence score is the only reward."""
 
-    def penalty(self, positions: ScoredPositions) -> Penalty:
+    def penalty(self, positions: ResponsePositions) -> Penalty:
         """Zeros [N]."""
         return Penalty(torch.zeros_like(positions.policy_log_probs))
 

@@ -33,6 +33,7 @@ class RewardSource(Protocol):
 
     def begin(self, rollout: Rollout) -> None:
         """Start what can go on beside the scoring forwards; `score` for the same rollout follows."""
+        return None
 
     def score(self, rollout: Rollout) -> SequenceScores:
         """Scores of a rollout, whether or not `begin` has seen it."""
@@ -40,3 +41,4 @@ class RewardSource(Protocol):
 
     def close(self) -> None:
         """Give back processes and the like; nothing is scored afterwards."""
+        return None
