@@ -30,6 +30,13 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.answering.apps_options": ("answering/test_with_unit_tests.py",),
     "dschat.answering.journal": ("answering/test_with_unit_tests.py",),
     "dschat.answering.options": ("answering/test_with_rewards.py",),
+    "dschat.data.batches": ("data/test_collate.py",),
+    "dschat.models.end_of_turn": ("models/test_chat_template.py",),
+    **dict.fromkeys(
+        ("dschat.tools.gguf_header", "dschat.tools.gguf_model", "dschat.tools.gguf_source"),
+        ("tools/test_import_gguf.py",),
+    ),
+    "import_gguf": ("programs/test_programs.py",),
     "dschat.judging.report_data": ("judging/test_report.py",),
     "soak.fork_server": ("scripts/soak/test_forks.py",),
     "soak.runs": ("resume/test_kill_points.py", "resume/test_stopping.py"),

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.answering.options import GenerationOptions
 from dschat.answering.prompts import PromptRow
 from dschat.data.cache import content_key
+from dschat.data.stages import PPO
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
@@ -88,7 +89,7 @@ def prompt_ids(prompts: Sequence[PromptRow], encoder: TextEncoder) -> list[list[
     found = []
     tally: Counter[Any] = Counter()
     for number, row in enumerate(prompts, start=1):
-        fitted = next(encoder.encode([Sample(row.prompt, cue=row.cue)], "ppo", tally), None)
+        fitted = next(encoder.encode([Sample(row.prompt, cue=row.cue)], PPO, tally), None)
         if fitted is None:
             raise UserError(
                 f"prompt {number} does not fit {encoder.max_length} tokens, not even the words that ask for the "

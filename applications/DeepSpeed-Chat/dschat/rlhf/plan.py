@@ -6,12 +6,14 @@ import logging
 from dataclasses import dataclass, replace
 
 from dschat.config.steps import BatchArithmetic, PPOConfig
+from dschat.data.order import steps_per_epoch
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
+from dschat.data.stages import PPOStage
 from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import check_same_tokenizer
-from dschat.preparation import Prepared, cache_folder, check_named_model, one_step, prepare, steps_per_epoch
+from dschat.preparation import Prepared, cache_folder, check_named_model, one_step, prepare
 from dschat.rlhf.reward_sources import check_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
@@ -47,13 +49,8 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
             "--max_prompt_seq_len and --max_answer_seq_len",
         )
     check_adapter(critic.config, config.critic_adapter)
-    prepared = prepare(
-        config,
-        actor,
-        phase="ppo",
-        max_length=config.rollout.max_prompt_seq_len,
-        needs_tests=not config.has_reward_checkpoint,
-    )
+    stage = PPOStage(needs_tests=not config.has_reward_checkpoint)
+    prepared = prepare(config, actor, stage, max_length=config.rollout.max_prompt_seq_len)
     if not config.has_reward_checkpoint:
         head = "its score head" if has_head(critic) else "a new score head"
         logger.info(
