@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -232,11 +231,7 @@ class ChatTemplate:
         return bool(GENERATION_MARK.search(str(self.tokenizer.get_chat_template())))
 
     def _rendered_by_mark(self, conversation: Conversation) -> Rendered:
-        with _explained():
-            found = self.tokenizer.apply_chat_template(
-                list(conversation.messages), tools=list(conversation.tools) or None, tokenize=True, return_dict=True,
-                return_assistant_tokens_mask=True, **conversation.options,
-            )  # fmt: skip
+        found = self._applied(conversation, tokenize=True, return_dict=True, return_assistant_tokens_mask=True)
         ids, marked = found["input_ids"], [bool(each) for each in found["assistant_masks"]]
         if not any(marked):
             raise Unrenderable("the template marks nothing as the assistant's")
@@ -312,19 +307,17 @@ class ChatTemplate:
         return ids if ids[: len(self.prefix)] == self.prefix else (*self.prefix, *ids)
 
     def _text(self, conversation: Conversation, *, ask: bool) -> str:
-        with _explained():
-            return str(
-                self.tokenizer.apply_chat_template(
-                    list(conversation.messages), tools=list(conversation.tools) or None, tokenize=False,
-                    add_generation_prompt=ask, **conversation.options,
-                )
-            )  # fmt: skip
+        return str(self._applied(conversation, tokenize=False, add_generation_prompt=ask))
 
+    def _applied(self, conversation: Conversation, **arguments: Any) -> Any:
+        """What the library makes of it.
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Within the body a template's complaint becomes an Unrenderable."""
-    try:
-        yield
-    except (TemplateError, TypeError, KeyError, ValueError) as error:
-        raise Unrenderable(f"the chat template refuses it: {' '.join(str(error).split())}") from error
+        Raises:
+            Unrenderable: the template complains.
+        """
+        apply: Callable[..., Any] = self.tokenizer.apply_chat_template
+        tools = list(conversation.tools) or None
+        try:
+            return apply(list(conversation.messages), tools=tools, **arguments, **conversation.options)
+        except (TemplateError, TypeError, KeyError, ValueError) as error:
+            raise Unrenderable(f"the chat template refuses it: {' '.join(str(error).split())}") from error
