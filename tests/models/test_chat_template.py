@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from dschat.models import end_of_turn
 from dschat.models.chat_template import ChatTemplate, Conversation, Unrenderable, checked_messages
-from tests.toy_templates import END_TOKENS, TEMPLATES, make_chat_tokenizer
+from toys.templates import END_TOKENS, TEMPLATES, make_chat_tokenizer
 
 USER, ASSISTANT = "user", "assistant"
 
@@ -91,7 +92,7 @@ def test_the_end_of_a_turn_is_found(family: str) -> None:
     template = template_of(family)
     token = END_TOKENS.get(family, "<|im_end|>")
     expected = None if token is None else template.tokenizer.convert_tokens_to_ids(token)
-    assert template.end_id == expected
+    assert template.end_id == end_of_turn.template_end(template.tokenizer) == expected
 
 
 def test_a_system_message_and_tools_reach_the_template() -> None:

@@ -12,12 +12,12 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from dschat.models.end_of_turn import template_end
+
 SYSTEM, USER, ASSISTANT_ROLE = "system", "user", "assistant"
 LEADING_ROLES = (SYSTEM, "developer")
 """Roles of messages that stay at the front of a conversation that is shortened."""
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-PROBE_QUESTION, PROBE_ANSWER = "zqxjkv", "vkjxqz"
-"""Texts that no template brings by itself."""
 
 Message = Mapping[str, Any]
 
@@ -216,14 +216,7 @@ class ChatTemplate:
     @cached_property
     def end_id(self) -> int | None:
         """The one token with which the template ends an assistant's turn; None where it ends it without one."""
-        probe = [{"role": USER, "content": PROBE_QUESTION}, {"role": ASSISTANT_ROLE, "content": PROBE_ANSWER}]
-        try:
-            text = self._text(Conversation(tuple(probe)), ask=False)
-        except Unrenderable:
-            return None
-        after = self.tokenizer(text.split(PROBE_ANSWER)[-1], add_special_tokens=False)["input_ids"]
-        known = {*self.tokenizer.all_special_ids, *self.tokenizer.added_tokens_decoder}
-        return next((int(token) for token in after if token in known), None)
+        return template_end(self.tokenizer)
 
     @property
     def _marks_generation(self) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import PreTrainedTokenizerFast
 
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 _ALTERNATING = (
     "{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
