@@ -37,6 +37,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
         ("tools/test_import_gguf.py",),
     ),
     "import_gguf": ("programs/test_programs.py",),
+    "toys.templates": ("models/test_chat_template.py",),
     "dschat.judging.report_data": ("judging/test_report.py",),
     "soak.fork_server": ("scripts/soak/test_forks.py",),
     "soak.runs": ("resume/test_kill_points.py", "resume/test_stopping.py"),

@@ -16,8 +16,8 @@ def test_summary_says_how_many_rows_are_used_and_why_others_are_not() -> None:
     text = DataReport(SFT, 64, train, RowCounts(rows=2, kept=2)).summary()
     assert text == (
         "Data for sft: 6 of 10 training rows are used (left out: 1 without a prompt, 3 too long to shorten); 2 of 2 "
-        "evaluation rows are used. Prompts cut at the front to fit 64 tokens with their responses: 2 and 0, the longest "
-        "had 1,234 tokens."
+        "evaluation rows are used. Prompts cut at the front to fit 64 tokens with their responses: 2 and 0, the "
+        "longest had 1,234 tokens."
     )
 
 
