@@ -22,6 +22,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     # programs and published files start what is tested elsewhere
     **dict.fromkeys(PUBLISHED, ("programs/test_programs.py",)),
     **dict.fromkeys(("compare_regularizers", "soak"), ("programs/test_programs.py",)),
+    "import_gguf": ("programs/test_programs.py",),
     "inspect_geometry": ("tools/test_inspect_geometry.py",),
     "make_tiny_model": ("programs/test_programs.py",),
     "merge_lora": ("programs/test_programs.py",),
