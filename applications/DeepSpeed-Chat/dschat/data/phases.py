@@ -20,6 +20,7 @@ from datasets import Dataset, Features, List, Value
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from dschat.code_execution.long_integers import dump_json, load_json
 from dschat.data.apps import PromptStyle
 from dschat.data.base import RawDataset
 from dschat.data.batches import PairBatch, PromptBatch, SFTBatch
@@ -308,7 +309,7 @@ def _sample(raw: RawDataset, row: Mapping[str, Any], phase: Phase, *, needs_test
         chosen=None if phase == "ppo" else raw.chosen(row),
         rejected=raw.rejected(row) if phase == "reward" else None,
         cue=raw.cue(prompt) if prompt else "",
-        record=json.dumps(raw.record(row), default=str) if phase == "ppo" else "{}",
+        record=dump_json(raw.record(row), default=str) if phase == "ppo" else "{}",
         lacks_tests=needs_tests and not raw.has_tests(row),
     )
 
@@ -386,7 +387,7 @@ def collate_prompts(items: Sequence[Mapping[str, Any]], *, pad_token_id: int, pa
     """
     rows = [item["input_ids"][::-1] for item in items]
     input_ids, attention_mask = _padded(rows, pad_token_id, width=pad_to)
-    records = tuple(json.loads(item["record"]) for item in items)
+    records = tuple(load_json(item["record"]) for item in items)
     return PromptBatch(input_ids.flip(-1), attention_mask.flip(-1), records)
 
 
