@@ -17,19 +17,22 @@ from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from compare_regularizers.measures import Examiner
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.errors import TrainingFault
 from dschat.optimal_transport import TokenGeometry
-from dschat.preparation import Prepared, continuation, prepare
+from dschat.preparation import Prepared, continuation
 from dschat.runtime.logging import set_up_logging
 from quickstart.options import Options
 from quickstart.summaries import FAST, FULL, Preset, plan
+
+if TYPE_CHECKING:
+    from dschat.rlhf.rlhf_engine import Checkpoints
 
 PUBLISHED = {"transport": "truncated", "epsilon_unit": "cost", "epsilon": 0.01, "max_iter": 10}
 # k2 = 32: a round of capped transport costs the cube of k2, and the masses beyond are small
@@ -147,41 +150,46 @@ def train_and_measure(settings: Settings, run: Run) -> dict[str, Any]:
 
 def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, Any]:
     # imported here: DeepSpeed takes seconds, and the process that only plans has no use for it
+    from dschat.generation import EndTokens, HuggingFaceSettings, build_generator
     from dschat.rlhf.plan import Plan
     from dschat.rlhf.ppo_loop import PPOLoop
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
     from dschat.rlhf.reward_sources import build_reward_source
-    from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
-    from dschat.rlhf.rollout import AnswerTokens
+    from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 
     config = ppo_config(settings, run, folder)
-    prepared = replace(_prepare(settings), output=folder)
     set_up_logging()  # of this run's log
+    prepared, checkpoints = _prepare(settings)
+    prepared = replace(prepared, output=folder)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     batches = config.batches(1)
     tokenizer = prepared.tokenizer
     torch.manual_seed(run.seed)
     engine = DeepSpeedRLHFEngine(
-        config, ModelPaths(actor=prepared.model_path, critic=config.models.critic_model_name_or_path), tokenizer,
-        total_updates=settings.steps * batches.updates, device=prepared.device,
-    )  # fmt: skip
-    geometry = TokenGeometry.from_embeddings(
-        engine.reference_embeddings(), num_neighbors=int(settings.preset.wasserstein["cost_dim"]), metric="l2"
+        config, checkpoints, total_updates=settings.steps * batches.updates, device=prepared.device
     )
+    geometry = TokenGeometry.from_embeddings(
+        engine.reference_embeddings(), num_neighbors=int(settings.preset.wasserstein["cost_dim"]), metric="l2",
+        gaps=engine.vocabulary.gaps,
+    )  # fmt: skip
     scale = penalty_scale(run.regularizer, geometry)
     config = replace(config, ppo=replace(config.ppo, kl_ctl=run.strength / scale))
-    regularizer = build_regularizer(config.regularizer, reference_embeddings=engine.reference_embeddings, seed=run.seed)
-    tokens = AnswerTokens((int(tokenizer.eos_token_id),), int(tokenizer.pad_token_id), len(tokenizer))
+    regularizer = build_regularizer(
+        config.regularizer, reference_embeddings=engine.reference_embeddings, seed=run.seed, gaps=engine.vocabulary.gaps
+    )
+    generator = build_generator(engine.actor, EndTokens.of(checkpoints.actor), HuggingFaceSettings())
     reward_source = build_reward_source(config.reward, reward_model=engine.reward)
     rows = prepared.data.evaluation
     examiner = Examiner(
-        engine, config.rollout, reward_source, tokenizer, tokens, geometry, device=prepared.device,
+        engine, config.rollout, reward_source, tokenizer, generator, geometry, device=prepared.device,
         rows=[rows[index] for index in range(min(settings.eval_prompts, len(rows)))],
     )  # fmt: skip
     common = examiner.sample()  # the policy is still the reference
     reference = examiner.measure(common)
-    trainer = DeepSpeedPPOTrainer(engine, config, regularizer, reward_source, tokenizer, tokens, device=prepared.device)
+    trainer = DeepSpeedPPOTrainer(
+        engine, config, regularizer, reward_source, tokenizer, generator, device=prepared.device
+    )
     steps = Plan(batches, settings.steps, settings.steps * batches.updates)
     PPOLoop(config, prepared, engine, trainer, steps, continuation(config, prepared, {})).run()
     own = examiner.sample()
@@ -196,15 +204,12 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
 
 
 @cache
-def _prepare(settings: Settings) -> Prepared:
-    """Data and tokenizer, once per process: to find out that the cached data are up to date takes seconds.
+def _prepare(settings: Settings) -> tuple[Prepared, Checkpoints]:
+    """Data and checkpoints, once per process: to find out that the cached data are up to date takes seconds.
 
     The split of the data is that of the models' own seed, whatever the seeds of the runs.
     """
+    from dschat.rlhf.plan import prepare_ppo
+
     config = ppo_config(settings, Run("none", 0.0, DATA_SEED), Path(settings.output) / "runs")
-    rollout = config.rollout
-    return prepare(
-        phase="ppo", model_flag="actor_model_name_or_path", model_path=config.models.actor_model_name_or_path,
-        max_length=rollout.max_prompt_seq_len, row_length=rollout.max_prompt_seq_len + rollout.max_answer_seq_len,
-        length_flags="the quickstart's lengths", data=config.data, runtime=config.runtime, output=config.output,
-    )  # fmt: skip
+    return prepare_ppo(config)

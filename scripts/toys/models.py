@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     GemmaConfig,
     GPT2Config,
@@ -13,6 +16,9 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
 )
+
+from dschat.models.checked import CheckedModel
+from toys.tokenizers import make_word_tokenizer
 
 FAMILIES = ("gemma", "llama", "qwen2", "gpt2", "opt")
 
@@ -54,3 +60,9 @@ def make_causal_lm(family: str, *, vocab_size: int, seed: int = 0, positions: in
             if parameter.dim() > 1:
                 parameter.normal_(std=0.2)
     return model.float().eval()
+
+
+def bare_checkpoint(folder: Path, *, num_tokens: int) -> CheckedModel:
+    """A folder of a model without a tokenizer, with one of so many made-up words, of which the first is padding."""
+    config = AutoConfig.from_pretrained(folder)
+    return CheckedModel("model_name_or_path", str(folder), config, make_word_tokenizer(num_tokens), False)

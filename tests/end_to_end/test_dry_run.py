@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dschat.config.sections import WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.errors import TrainingFault
 from dschat.offline.reward import run_reward_training

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from dschat import preparation
+from dschat.config.regularizers import WassersteinConfig
 from dschat.config.retired import RETIRED_FLAGS
-from dschat.config.sections import WassersteinConfig
 from dschat.data import plain_text
 from dschat.optimal_transport import TokenGeometry
 from dschat.rlhf import ppo_loop, rlhf_engine, rollout

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dschat.config.sections import LearnedRewardConfig
+from dschat.config.rewards import LearnedRewardConfig
 from dschat.errors import UserError
 from dschat.rlhf import rlhf_engine
 from dschat.rlhf.experience import Rollout

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores

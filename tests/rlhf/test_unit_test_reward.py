@@ -15,10 +15,12 @@ from torch import Tensor
 
 from dschat.code_execution.apps_tests import Outcome, TestReport
 from dschat.code_execution.pool import Grading, Job, ungraded
-from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
+from dschat.config.regularizers import DivergenceConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import TrainingFault, UserError
+from dschat.models.checked import check_model
 from dschat.models.reward_model import has_head
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
@@ -162,7 +164,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory, process_group: torch.device)
 
 
 def even_numbers_alone(prompts: PromptBatch) -> Tensor:
-    """Programs that print the number that the problem asks for, if it is even; [B, P + R]."""
+    """Programs that print the number that the problem asks for, if it is even; [B, R]."""
     tokenizer = make_tokenizer()
     rows = []
     for ids in prompts.input_ids:
@@ -172,7 +174,7 @@ def even_numbers_alone(prompts: PromptBatch) -> Tensor:
         rows.append(tokenizer(f"print({number - number % 2})", add_special_tokens=False)["input_ids"])
     width = max(map(len, rows)) + 1
     end = int(tokenizer.eos_token_id)
-    return torch.cat([prompts.input_ids, torch.tensor([row + [end] * (width - len(row)) for row in rows])], dim=-1)
+    return torch.tensor([row + [end] * (width - len(row)) for row in rows])
 
 
 def without_critic(arguments: list[str]) -> list[str]:
@@ -204,7 +206,7 @@ def test_a_run_needs_no_reward_model_and_grades_every_answer_on_its_own_problem(
     assert 0 < training[0]["strict_pass_rate"] < 1
     assert training[0]["strict_pass_rate"] * 8 == pytest.approx(round(training[0]["strict_pass_rate"] * 8))
     assert {"eval_test_pass_rate", "eval_strict_pass_rate"} <= set(training[-1])
-    assert has_head("critic_model_name_or_path", str(tmp_path / "out/critic"))
+    assert has_head(check_model("critic_model_name_or_path", str(tmp_path / "out/critic")))
     assert descendants(os.getpid()) == before
     assert f"the critic starts from {paths['sft']} with a new score head" in capsys.readouterr().out
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.plain_text import TextBlocks
 from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case

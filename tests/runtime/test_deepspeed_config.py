@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dschat.config.adapter import AdapterSettings
-from dschat.config.sections import RuntimeConfig, ScheduleConfig
+from dschat.config.lora import AdapterSettings
+from dschat.config.runtime import RuntimeConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import UserError
 from dschat.models.lora import add_adapter
 from dschat.runtime.deepspeed_config import (

@@ -9,7 +9,7 @@ import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from dschat.config.sections import ScheduleConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import TrainingFault
 from dschat.offline.loop import BatchResult
 from dschat.offline.sft import SFTObjective

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.models.lora import adapter_sizes
 from dschat.runtime.deepspeed_config import Placement
 from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from dschat.config.sections import ScheduleConfig
+from dschat.config.training import ScheduleConfig
 from dschat.runtime.deepspeed_config import Optimization, Placement, training_engine, training_settings
 from dschat.runtime.distributed import whole_state_dict
 from dschat.runtime.guards import NonFinite

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
+from dschat.models.checked import check_model
 from dschat.models.lora import add_adapter
 from dschat.models.reward_model import load_token_scorer
 from dschat.runtime.model_folders import export_model
@@ -23,7 +24,6 @@ ADAPTER = AdapterSettings(
     rank=4, alpha=8.0, module_names=(), learning_rate=1e-3, alone=True, quantized=False, role=""
 )  # fmt: skip
 TOKENIZER = make_tokenizer()
-LOADING = {"tokenizer_length": len(TOKENIZER), "dtype": torch.bfloat16, "dropout": None, "trust_remote_code": False}
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders of an adapted language model and an adapted reward model, as a run leaves them."""
     folder = tmp_path_factory.mktemp("merge")
     paths = make_folders(folder, family="gpt2")
-    actor = load_causal_lm(paths["sft"], **LOADING)
-    scorer = load_token_scorer(paths["reward"], fresh_head=False, pad_token_id=TOKENIZER.pad_token_id, **LOADING)
+    actor = load_causal_lm(check_model("actor", paths["sft"]), dtype=torch.bfloat16)
+    scorer = load_token_scorer(check_model("critic", paths["reward"]), fresh_head=False, dtype=torch.bfloat16)
     for name, model in (("actor", actor), ("critic", scorer.model)):
         add_adapter(model, ADAPTER, seed=0)
         generator = torch.Generator().manual_seed(1)

@@ -13,7 +13,7 @@ from compare_regularizers.main import SETTINGS, begin, drifted_farthest, grid, r
 from compare_regularizers.measures import exact_kl, top_token_distance
 from compare_regularizers.report import at_equal_reward, cells, draw_answer, draw_comparison, markdown, reward_level
 from compare_regularizers.runs import VARIANTS, Run, Settings, penalty_scale, ppo_config
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.errors import UserError
 from dschat.optimal_transport import TokenGeometry
 from dschat.tools.tiny_model import TinyModelSize, make_tiny_model

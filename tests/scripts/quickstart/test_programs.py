@@ -14,7 +14,8 @@ from rich.console import Console
 
 import quickstart.options
 from dschat.answering.apps_options import parse_apps_options
-from dschat.config.sections import UnitTestRewardConfig, WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from dschat.errors import UserError
 from quickstart.program_options import AppsOptions, parse_options

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from quickstart import stages
 from quickstart.options import Options
