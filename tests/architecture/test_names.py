@@ -22,7 +22,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     # programs and published files start what is tested elsewhere
     **dict.fromkeys(PUBLISHED, ("programs/test_programs.py",)),
     **dict.fromkeys(("compare_regularizers", "soak"), ("programs/test_programs.py",)),
-    "import_gguf": ("programs/test_programs.py",),
     "inspect_geometry": ("tools/test_inspect_geometry.py",),
     "make_tiny_model": ("programs/test_programs.py",),
     "merge_lora": ("programs/test_programs.py",),
@@ -33,10 +32,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.answering.options": ("answering/test_with_rewards.py",),
     "dschat.data.batches": ("data/test_collate.py",),
     "dschat.models.end_of_turn": ("models/test_chat_template.py",),
-    **dict.fromkeys(
-        ("dschat.tools.gguf_header", "dschat.tools.gguf_model", "dschat.tools.gguf_source"),
-        ("tools/test_import_gguf.py",),
-    ),
     "import_gguf": ("programs/test_programs.py",),
     "toys.templates": ("models/test_chat_template.py",),
     "dschat.judging.report_data": ("judging/test_report.py",),
