@@ -31,7 +31,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.answering.journal": ("answering/test_with_unit_tests.py",),
     "dschat.answering.options": ("answering/test_with_rewards.py",),
     "dschat.data.batches": ("data/test_collate.py",),
-    "dschat.models.end_of_turn": ("models/test_chat_template.py",),
     "import_gguf": ("programs/test_programs.py",),
     "toys.templates": ("models/test_chat_template.py",),
     "dschat.judging.report_data": ("judging/test_report.py",),
