@@ -67,7 +67,7 @@ class Bench:
     trainers: dict[str, DeepSpeedPPOTrainer]
     """One for each variant, all on the same models."""
     build_seconds: dict[str, float]
-    """What building each regularizer took, the geometry included."""
+    """What building each regularizer took, the geometry included; the trainer around it takes next to nothing."""
     device: torch.device
     vocab_size: int
     """Tokens of the tokenizer."""
@@ -139,11 +139,9 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
         never_end: no token ends an answer: all have --max_answer_seq_len tokens.
     """
     from dschat.models.checked import check_model
-    from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
-    from dschat.rlhf.regularizers import build_regularizer
-    from dschat.rlhf.reward_sources import build_reward_source
     from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
     from dschat.rlhf.rollout import AnswerTokens
+    from dschat.rlhf.run_ppo import build_ppo
     from dschat.runtime.distributed import initialize
     from dschat.runtime.logging import set_up_logging
 
@@ -151,22 +149,17 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
     device = initialize(-1)
     first = next(iter(configs.values()))
     checkpoints = Checkpoints(*(check_model("models", str(models / name)) for name in ("sft", "reward")))
-    tokenizer = checkpoints.actor.tokenizer
+    model = checkpoints.actor
     engine = DeepSpeedRLHFEngine(first, checkpoints, total_updates=10**6, device=device)
-    stop = () if never_end else (int(tokenizer.eos_token_id),)
-    tokens = AnswerTokens(stop, int(tokenizer.pad_token_id), len(tokenizer))
+    endless = AnswerTokens((), model.pad_token_id, model.num_tokens) if never_end else None
     trainers, seconds = {}, {}
     for name, config in configs.items():
         started = time.perf_counter()
-        regularizer = build_regularizer(config.regularizer, reference_embeddings=engine.reference_embeddings, seed=0)
+        trainers[name] = build_ppo(config, engine, tokens=endless).trainer
         synchronize(device)
         seconds[name] = time.perf_counter() - started
-        reward_source = build_reward_source(config.reward, reward_model=engine.reward)
-        trainers[name] = DeepSpeedPPOTrainer(
-            engine, config, regularizer, reward_source, tokenizer, tokens, device=device
-        )
     perturb(engine.reference)
-    return Bench(trainers, seconds, device, len(tokenizer))
+    return Bench(trainers, seconds, device, model.num_tokens)
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault, UserError
+from dschat.models.reward_model import hugging_face_model
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
@@ -109,8 +110,8 @@ class DeepSpeedPPOTrainer:
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
         self._finite_logits = FiniteLogits()
-        self._actor_cost = forward_cost(engine.actor.module)
-        self._critic_cost = forward_cost(engine.critic.module.model)
+        self._actor_cost = forward_cost(hugging_face_model(engine.actor.module))
+        self._critic_cost = forward_cost(hugging_face_model(engine.critic.module))
         self._peak_flops = peak_flops(device, engine.dtype)
 
     def generate_experience(self, prompts: PromptBatch, *, step: int) -> ScoredRollout:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from dschat.config.ppo import RolloutConfig
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.experience import Rollout
 from dschat.runtime.distributed import ZERO_PARTITIONED, whole_weights
+from dschat.runtime.training_engine import TrainingEngine
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class FiniteLogits(LogitsProcessor):
 
 
 def sample_answers(
-    engine: Any,
+    engine: TrainingEngine,
     prompts: PromptBatch,
     tokens: AnswerTokens,
     rollout: RolloutConfig,
