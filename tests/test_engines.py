@@ -72,8 +72,8 @@ def test_training_changes_the_engine_and_not_its_frozen_copy(
 ) -> None:
     role = actor(checkpoints["sft"], stage=stage)
     engine = trained(role, RUNTIME, memory)
-    reference = frozen(replace(copy_of(role), placement=role.placement if stage == 3 else Placement(0, "fp32", False)),
-                       RUNTIME, memory, twin=engine)  # fmt: skip
+    placement = Placement(3 if stage == 3 else 0, "fp32", offload=False)
+    reference = frozen(replace(copy_of(role), placement=placement), RUNTIME, memory, twin=engine)
     engine.eval()
     before = logits(engine)
     assert torch.equal(logits(reference), before)
