@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ class Bench:
     """What building each regularizer took, the geometry included; the trainer around it takes next to nothing."""
     device: torch.device
     vocab_size: int
-    """Tokens of the tokenizer."""
+    """The highest token id plus one."""
 
 
 def variants(top_ks: Sequence[int]) -> dict[str, dict[str, str | int | float]]:
@@ -138,9 +138,9 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
         models: folder with sft/ and reward/.
         never_end: no token ends an answer: all have --max_answer_seq_len tokens.
     """
+    from dschat.generation import EndTokens, HuggingFaceSettings, build_generator
     from dschat.models.checked import check_model
     from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
-    from dschat.rlhf.rollout import AnswerTokens
     from dschat.rlhf.run_ppo import build_ppo
     from dschat.runtime.distributed import initialize
     from dschat.runtime.logging import set_up_logging
@@ -149,17 +149,17 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
     device = initialize(-1)
     first = next(iter(configs.values()))
     checkpoints = Checkpoints(*(check_model("models", str(models / name)) for name in ("sft", "reward")))
-    model = checkpoints.actor
     engine = DeepSpeedRLHFEngine(first, checkpoints, total_updates=10**6, device=device)
-    endless = AnswerTokens((), model.pad_token_id, model.num_tokens) if never_end else None
+    ends = EndTokens.of(checkpoints.actor)
+    generator = build_generator(engine.actor, replace(ends, stop=()) if never_end else ends, HuggingFaceSettings())
     trainers, seconds = {}, {}
     for name, config in configs.items():
         started = time.perf_counter()
-        trainers[name] = build_ppo(config, engine, tokens=endless).trainer
+        trainers[name] = build_ppo(config, engine, generator=generator).trainer
         synchronize(device)
         seconds[name] = time.perf_counter() - started
     perturb(engine.reference)
-    return Bench(trainers, seconds, device, model.num_tokens)
+    return Bench(trainers, seconds, device, engine.vocabulary.size)
 
 
 @torch.no_grad()

@@ -164,15 +164,16 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     torch.manual_seed(run.seed)
     engine = DeepSpeedRLHFEngine(config, checkpoints, total_updates=steps.updates, device=prepared.device)
     geometry = TokenGeometry.from_embeddings(
-        engine.reference_embeddings(), num_neighbors=int(settings.preset.wasserstein["cost_dim"]), metric="l2"
-    )
+        engine.reference_embeddings(), num_neighbors=int(settings.preset.wasserstein["cost_dim"]), metric="l2",
+        gaps=engine.vocabulary.gaps,
+    )  # fmt: skip
     scale = penalty_scale(run.regularizer, geometry)
     config = replace(config, ppo=replace(config.ppo, kl_ctl=run.strength / scale))
     parts = build_ppo(config, engine)
     rows = prepared.data.evaluation
     examiner = Examiner(
-        engine, config.rollout, parts.reward_source, engine.tokenizer, parts.tokens, geometry, device=prepared.device,
-        rows=[rows[index] for index in range(min(settings.eval_prompts, len(rows)))],
+        engine, config.rollout, parts.reward_source, engine.tokenizer, parts.generator, geometry,
+        device=prepared.device, rows=[rows[index] for index in range(min(settings.eval_prompts, len(rows)))],
     )  # fmt: skip
     common = examiner.sample()  # the policy is still the reference
     reference = examiner.measure(common)

@@ -1,3 +1,5 @@
+"""Rows collated into the batches of `data/batches.py`, and the order in which ranks see them."""
+
 from __future__ import annotations
 
 import json

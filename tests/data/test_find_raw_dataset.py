@@ -1,4 +1,4 @@
-"""How a --data_path is matched to a dataset; nothing here may touch the network."""
+"""How a --data_path is matched to a dataset; nothing here may touch the network (`data/sources.py`)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from dschat.data import tiny_apps
 from dschat.data.raw_datasets import find_raw_dataset
 from dschat.data.stages import PPO, SFT
 from dschat.data.tiny_apps import NUM_TESTS, all_problems, build_rows
-from dschat.data.tiny_apps_problems import Problem
+from dschat.data.tiny_apps_algorithms import algorithm_problems
+from dschat.data.tiny_apps_chains import chain_problems
+from dschat.data.tiny_apps_problems import Problem, simple_problems
 
 SEED = 1234
 
@@ -31,6 +33,14 @@ def run_script(program: str, text: str) -> bytes:
     with contextlib.redirect_stdout(printed):
         exec(program, {"input": lambda: next(lines)})
     return printed.getvalue().encode()
+
+
+def test_problems_are_those_of_all_three_parts_and_none_twice() -> None:
+    parts = [[problem.answer for problem in part()] for part in (simple_problems, algorithm_problems, chain_problems)]
+    assert all(len({*part}) == len(part) >= 30 for part in parts)
+    answers = [problem.answer for problem in all_problems()]
+    assert answers[: len(parts[0] + parts[1])] == parts[0] + parts[1]
+    assert {*answers} == {*parts[0], *parts[1], *parts[2]}
 
 
 def test_there_are_problems_of_every_kind(rows: list[dict[str, Any]]) -> None:

@@ -6,7 +6,8 @@ import copy
 import math
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dschat.data.batches import PromptBatch
 from dschat.offline.loop import BatchResult, OfflineSteps
 from dschat.offline.sft import SFTObjective
 from dschat.rlhf import run_ppo
@@ -25,6 +25,8 @@ from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
+from toys.generators import FixedAnswers
+from toys.tokenizers import make_tokenizer
 
 FORGET = "DSCHAT_TEST_FORGET"
 PIECES = (
@@ -92,21 +94,22 @@ def say_nothing_in_two_steps() -> None:
     original = DeepSpeedPPOTrainer.generate_experience
 
     def generate(trainer: DeepSpeedPPOTrainer, *args: Any, step: int) -> Any:
-        say(trainer, [trainer._tokens.stop[0]] if step in SILENT_STEPS else None)
-        return original(trainer, *args, step=step)
+        with saying(trainer, [make_tokenizer().eos_token_id] if step in SILENT_STEPS else None):
+            return original(trainer, *args, step=step)
 
     DeepSpeedPPOTrainer.generate_experience = generate
 
 
-def say(trainer: DeepSpeedPPOTrainer, answer: list[int] | None) -> None:
-    """Have the trainer's actor answer every prompt with these tokens, None for its own."""
-    fixed = torch.tensor(answer or [0])
-
-    def sample(prompts: PromptBatch) -> Tensor:
-        rows = prompts.input_ids
-        return torch.cat([rows, fixed.expand(len(rows), -1)], dim=-1)
-
-    trainer._sample = sample if answer else trainer._sample_from_actor
+@contextmanager
+def saying(trainer: DeepSpeedPPOTrainer, answer: list[int] | None) -> Iterator[None]:
+    """Within the body every prompt is answered with these tokens, None for the actor's own."""
+    own = trainer._generator
+    if answer is not None:
+        trainer._generator = FixedAnswers(lambda prompts: torch.tensor(answer).expand(len(prompts.input_ids), -1))
+    try:
+        yield
+    finally:
+        trainer._generator = own
 
 
 def raise_on_rank_1() -> None:

@@ -246,7 +246,8 @@ _MATCHERS: dict[str, type[RawDataset]] = {
     "codeparrot/apps": Apps,
     "local/jsonfile": JsonFile,
 }
-_CLASSES = {kind.hub_name: kind for kind in (*_MATCHERS.values(), PydocTldr, TinyApps)}
+_KINDS: tuple[type[RawDataset], ...] = (*_MATCHERS.values(), PydocTldr, TinyApps)
+_CLASSES = {kind.hub_name: kind for kind in _KINDS}
 
 
 def find_raw_dataset(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
@@ -18,6 +20,23 @@ SENTINEL_NONE = "None"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """One of them is in every folder with a tokenizer."""
 CUSTOM_CODE_SIGN = "contains custom code"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that tokens have; a model's tables may have further rows."""
+
+    size: int
+    """The highest id plus one."""
+    gaps: tuple[int, ...] = ()
+    """Ids below it that no token has, in ascending order; seldom any."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+        """The vocabulary of a tokenizer, whose length is the size only where there are no gaps."""
+        ids = set(tokenizer.get_vocab().values())
+        size = max(ids) + 1
+        return cls(size, tuple(number for number in range(size) if number not in ids) if len(ids) < size else ())
 
 
 def load_tokenizer(
@@ -65,6 +84,11 @@ def load_tokenizer(
     return tokenizer
 
 
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special_tokens: bool = False) -> str:
+    """The text of token ids, without special tokens unless they are asked for."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=not special_tokens))
+
+
 def end_of_conversation_text(tokenizer: PreTrainedTokenizerBase, token: str | None) -> str:
     """The text of the token that ends an answer."""
     return str(tokenizer.eos_token) if token in (None, SENTINEL_NONE) else str(token)
@@ -72,7 +96,9 @@ def end_of_conversation_text(tokenizer: PreTrainedTokenizerBase, token: str | No
 
 def end_of_conversation_id(tokenizer: PreTrainedTokenizerBase, token: str | None) -> int:
     """The id of the token that ends an answer."""
-    return int(tokenizer.convert_tokens_to_ids(end_of_conversation_text(tokenizer, token)))
+    found = tokenizer.convert_tokens_to_ids(end_of_conversation_text(tokenizer, token))
+    assert isinstance(found, int)
+    return found
 
 
 def check_same_tokenizer(actor: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.order import steps_per_epoch
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
@@ -15,11 +13,10 @@ from dschat.engines import estimated
 from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
-from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id
+from dschat.models.tokenizer import check_same_tokenizer
 from dschat.preparation import Prepared, cache_folder, check_named_model, one_step, prepare
 from dschat.rlhf.reward_sources import check_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints, ppo_roles
-from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.distributed import main_process_first, world_size
 from dschat.runtime.memory import estimate_average
 
@@ -136,9 +133,3 @@ def memory_report(config: PPOConfig, checkpoints: Checkpoints, plan: Plan) -> li
         )
         lines.append(str(average))
     return lines
-
-
-def answer_tokens(tokenizer: PreTrainedTokenizerBase, token: str | None) -> AnswerTokens:
-    """What ends an answer, the end of a conversation included, and what fills it up."""
-    stop = {int(tokenizer.eos_token_id), end_of_conversation_id(tokenizer, token)}
-    return AnswerTokens(stop=tuple(sorted(stop)), pad=int(tokenizer.pad_token_id), vocab_size=len(tokenizer))

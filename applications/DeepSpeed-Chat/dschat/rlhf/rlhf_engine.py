@@ -129,8 +129,10 @@ class DeepSpeedRLHFEngine:
         actor, critic: in training.
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
             trained alone, actor and critic without theirs. No reward model is loaded where nothing asks for its scores.
+        vocabulary: the ids that tokens have.
         average: the actor's moving average, None without --enable_ema.
         memory: what loading each model took.
+        checkpoints: what the models started from.
         tokenizer: of all models.
         dtype: precision of weights and activations.
         device: where this rank computes.
@@ -153,7 +155,9 @@ class DeepSpeedRLHFEngine:
             device: where this rank computes.
         """
         roles = ppo_roles(config, checkpoints, total_updates=total_updates)
+        self.checkpoints = checkpoints
         self.tokenizer = checkpoints.actor.tokenizer
+        self.vocabulary = checkpoints.actor.vocabulary
         self.dtype = TORCH_DTYPES[roles.actor.placement.dtype]
         self.device = device
         self.memory = MemoryMeter(device)
@@ -179,14 +183,17 @@ class DeepSpeedRLHFEngine:
             reference=self.reference,
             critic=self.critic,
             model_class=type(self.actor.module),
-            vocab_size=len(self.tokenizer),
+            vocabulary=self.vocabulary,
         )
 
     def reference_embeddings(self) -> Tensor:
-        """The reference's input embeddings [V, D] of real tokens, whole on every rank; all ranks call it together."""
+        """The reference's input embeddings [V, D], gaps of the vocabulary included, whole on every rank.
+
+        All ranks call it together.
+        """
         weight = hugging_face_model(inner_module(self.reference)).get_input_embeddings().weight
         assert isinstance(weight, nn.Parameter)
-        return whole_copy(weight)[: len(self.tokenizer)]
+        return whole_copy(weight)[: self.vocabulary.size]
 
     def update_average(self) -> None:
         """Take the actor into its moving average, after an optimizer step; nothing without --enable_ema."""

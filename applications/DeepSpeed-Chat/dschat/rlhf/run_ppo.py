@@ -10,13 +10,13 @@ import torch
 
 from dschat.config.steps import PPOConfig
 from dschat.data.plain_text import TextBlocks
+from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
 from dschat.loop import TrainingLoop
 from dschat.preparation import Prepared, claimed, continuation, describe_rehearsal, tensorboard_folder
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.plan import (
     REHEARSED_ANSWER_TOKENS,
     Plan,
-    answer_tokens,
     describe_plan,
     make_plan,
     memory_report,
@@ -25,11 +25,10 @@ from dschat.rlhf.plan import (
     rehearsal,
 )
 from dschat.rlhf.ppo_loop import PPOSteps
-from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import Regularizer, build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.distributed import rank
 from dschat.runtime.logging import set_up_logging
 from dschat.runtime.random_state import seed_generators
@@ -42,7 +41,7 @@ def run_ppo(
     config: PPOConfig,
     *,
     reward_source: RewardSource | None = None,
-    sample: SampleAnswers | None = None,
+    generator: Generator | None = None,
     parser: ConstituencyParser | None = None,
 ) -> None:
     """Train an actor with PPO, from checked settings to saved folders.
@@ -50,7 +49,7 @@ def run_ppo(
     Args:
         config: settings of step 3.
         reward_source: scores the answers; default: the one that the settings name.
-        sample: continues prompts; default: the actor.
+        generator: continues prompts; default: the library's `generate` on the actor.
         parser: for macro actions by parsing; default: Stanza's.
     """
     set_up_logging()
@@ -59,13 +58,13 @@ def run_ppo(
         if reward_source is None and not config.uses_reward_model:
             # before this process has an accelerator and gigabytes of weights
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
-        _train(config, reward_source, sample, parser)
+        _train(config, reward_source, generator, parser)
 
 
 def _train(
     config: PPOConfig,
     reward_source: RewardSource | None,
-    sample: SampleAnswers | None,
+    generator: Generator | None,
     parser: ConstituencyParser | None,
 ) -> None:
     """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
@@ -84,7 +83,7 @@ def _train(
         plan = make_plan(config, len(prepared.data.train))
     torch.manual_seed(config.runtime.seed)
     engine = DeepSpeedRLHFEngine(config, checkpoints, total_updates=plan.updates, device=prepared.device)
-    parts = build_ppo(config, engine, reward_source=reward_source, sample=sample, parser=parser, text=text)
+    parts = build_ppo(config, engine, reward_source=reward_source, generator=generator, parser=parser, text=text)
     for line in describe_rewards(config, parts.regularizer):
         logger.info("%s", line)
     with engine.memory.during("step"):
@@ -101,7 +100,7 @@ class PPOParts:
     """PPO put together, on models that are loaded."""
 
     engine: DeepSpeedRLHFEngine
-    tokens: AnswerTokens
+    generator: Generator
     regularizer: Regularizer
     reward_source: RewardSource
     trainer: DeepSpeedPPOTrainer
@@ -111,9 +110,8 @@ def build_ppo(
     config: PPOConfig,
     engine: DeepSpeedRLHFEngine,
     *,
-    tokens: AnswerTokens | None = None,
     reward_source: RewardSource | None = None,
-    sample: SampleAnswers | None = None,
+    generator: Generator | None = None,
     parser: ConstituencyParser | None = None,
     text: TextBlocks | None = None,
 ) -> PPOParts:
@@ -124,15 +122,17 @@ def build_ppo(
     Args:
         config: settings of step 3.
         engine: the models.
-        tokens: what ends an answer; default: what the settings say.
         reward_source: scores the answers; default: the one that the settings name.
-        sample: continues prompts; default: the actor.
+        generator: continues prompts; default: the actor.
         parser: for macro actions by parsing.
         text: what the actor also learns to predict, where the settings mix text in.
     """
-    tokens = tokens or answer_tokens(engine.tokenizer, config.data.end_of_conversation_token)
+    generator = generator or _generator(config, engine)
     regularizer = build_regularizer(
-        config.regularizer, reference_embeddings=engine.reference_embeddings, seed=config.runtime.seed
+        config.regularizer,
+        reference_embeddings=engine.reference_embeddings,
+        gaps=engine.vocabulary.gaps,
+        seed=config.runtime.seed,
     )
     reward_source = reward_source or build_reward_source(config.reward, reward_model=engine.reward)
     trainer = DeepSpeedPPOTrainer(
@@ -141,13 +141,12 @@ def build_ppo(
         regularizer,
         reward_source,
         engine.tokenizer,
-        tokens,
+        generator,
         device=engine.device,
-        sample=sample,
         parser=parser,
         text=text,
     )
-    return PPOParts(engine, tokens, regularizer, reward_source, trainer)
+    return PPOParts(engine, generator, regularizer, reward_source, trainer)
 
 
 def train_ppo(config: PPOConfig, prepared: Prepared, parts: PPOParts, plan: Plan, goes_on: Continuation) -> None:
@@ -165,6 +164,14 @@ def train_ppo(config: PPOConfig, prepared: Prepared, parts: PPOParts, plan: Plan
     tensorboard = tensorboard_folder(config.output, prepared.output)
     loop = TrainingLoop(parts.engine.trained, config.guards, goes_on, tensorboard=tensorboard)
     loop.run(PPOSteps(config, prepared, parts.engine, parts.trainer, plan, loop))
+
+
+def _generator(config: PPOConfig, engine: DeepSpeedRLHFEngine) -> Generator:
+    """What continues prompts with the actor."""
+    token = config.data.end_of_conversation_token
+    ends = EndTokens.of(engine.checkpoints.actor, end_of_conversation_token=token)
+    settings = HuggingFaceSettings(gather=config.models.enable_zero3_generation_gather)
+    return build_generator(engine.actor, ends, settings)
 
 
 def describe_rewards(config: PPOConfig, regularizer: Regularizer) -> list[str]:
