@@ -39,7 +39,7 @@ ALLOWED = {
     "rlhf.rollout_metrics": {"runtime", "rlhf.experience", "rlhf.reward_sources", "rlhf.scoring", "rlhf.segmenter"},
     "rlhf.segmenter": {"config", "rlhf.constituency", "rlhf.experience", "rlhf.macro_actions"},
     "rlhf.regularizers": {"config", "optimal_transport"},
-    "rlhf.rollout": {"data", "generation", "rlhf.experience"},
+    "rlhf.rollout": {"data", "generation", "rlhf.experience", "models"},
     "rlhf.row_groups": {"runtime", "rlhf.experience"},
     "rlhf.scoring": {"models", "runtime", "rlhf.experience", "rlhf.regularizers", "rlhf.row_groups"},
     "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience", "rlhf.row_groups"},

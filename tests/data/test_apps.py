@@ -7,11 +7,10 @@ import pytest
 from tests.data.test_raw_datasets import APPS_PROMPT, apps, raw_of
 
 
-def test_an_apps_problem_expands_to_a_row_for_each_solution(tmp_path):
+def test_apps_gives_sft_one_sample_for_each_solution_and_others_the_problem(tmp_path):
     raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
     row = splits.train[0]
     assert [raw.chosen(each) for each in raw.expand(row)] == ["print(1)", "print(null)"]
-    assert raw.chosen(row) == "print(1)"
     assert raw.group(row) == "Add two numbers."
 
 

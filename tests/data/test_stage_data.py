@@ -8,6 +8,7 @@ from itertools import chain
 
 import pytest
 
+from dschat.code_execution.long_integers import load_json
 from dschat.data import stage_data
 from dschat.data.stage_data import build_stage_data
 from dschat.data.stages import PPO, REWARD, SFT, PPOStage, SFTStage
@@ -214,6 +215,17 @@ def test_apps_problems_stay_in_one_step_and_sft_sees_every_solution(tmp_path):
     assert not problems[0] & problems[1]
     assert (len(problems[0]), len(problems[1])) == (2, 8)
     assert json.loads(ppo.train[0]["record"])["input_output"]["inputs"] == ["1 2\n"]
+
+
+def test_problems_with_numbers_beyond_python_s_limit_of_digits_keep_their_tests(tmp_path):
+    long = "9" * 5_000
+    tests = f'{{"inputs": [[{long}]], "outputs": [{long}], "fn_name": "f"}}'
+    rows = [apps(question=f"Problem {number}.", input_output=tests) for number in range(2)]
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows)
+    write_jsonl(tmp_path / "data" / "test.jsonl", rows[:1])
+    source = data_source(tmp_path / "data", cache_dir=tmp_path / "cache", data_split="0,0,1")
+    record = load_json(build(source, PPOStage(needs_tests=True)).train[0]["record"])
+    assert record["input_output"] == {"inputs": [[10**5_000 - 1]], "outputs": [10**5_000 - 1], "fn_name": "f"}
 
 
 def test_ppo_on_tests_leaves_out_and_counts_problems_without_any(tmp_path):

@@ -7,9 +7,19 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
+import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from dschat.errors import UserError
+from dschat.tools.import_gguf import ImportOptions, import_gguf
+from toys.tokenizers import make_tokenizer
+
 NORMAL, CONTROL = 1, 3
+TEMPLATE = (
+    "{{ bos_token }}{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}<turn_end>\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
 
 
 def write_llama(
@@ -88,3 +98,33 @@ def _write_tokenizer(writer: gguf.GGUFWriter, tokenizer: PreTrainedTokenizerFast
     writer.add_add_bos_token(True)
     if tokenizer.chat_template:
         writer.add_chat_template(tokenizer.chat_template)
+
+
+def make_chat_tokenizer(*extra: str, template: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer with more special tokens and a chat template."""
+    tokenizer = make_tokenizer()
+    tokenizer.add_special_tokens({"extra_special_tokens": list(extra)})
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    """Of the same 36 tokens for every model, [1, 36, V]."""
+    return model(torch.arange(4, 40)[None]).logits
+
+
+def imported(path: Path, output: Path, **options: object) -> Path:
+    """The folder that an import of a file writes."""
+    return import_gguf(ImportOptions(gguf=(str(path),), output=output, **options))  # type: ignore[arg-type]
+
+
+def refused(path: Path, output: Path, **options: object) -> str:
+    """The one sentence with which an import ends; it leaves nothing behind."""
+    with pytest.raises(UserError) as caught:
+        imported(path, output, **options)
+    assert not output.exists()
+    assert [entry.name for entry in output.parent.glob(".tmp-*")] == []
+    message = str(caught.value)
+    assert "\n" not in message
+    return message

@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from dschat.code_execution.apps_tests import UnusableTests, read_tests
+from dschat.code_execution.long_integers import load_json
 from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset, Row, wrapped
 from dschat.data.cache import content_key
@@ -147,7 +148,7 @@ def _json_object(value: Any) -> dict[str, Any]:
     """An object or its JSON text; {} for anything else."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = load_json(value)
         except ValueError:
             return {}
     return dict(value) if isinstance(value, dict) else {}

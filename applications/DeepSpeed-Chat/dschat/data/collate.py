@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dschat.code_execution.long_integers import load_json
 from dschat.data.batches import PairBatch, PromptBatch, SFTBatch
 
 IGNORED_LABEL = -100
@@ -57,7 +57,7 @@ def collate_prompts(items: Sequence[Mapping[str, Any]], *, pad_token_id: int, pa
     """
     rows = [item["input_ids"][::-1] for item in items]
     input_ids, attention_mask = _padded(rows, pad_token_id, width=pad_to)
-    records = tuple(json.loads(item["record"]) for item in items)
+    records = tuple(load_json(item["record"]) for item in items)
     return PromptBatch(input_ids.flip(-1), attention_mask.flip(-1), records)
 
 

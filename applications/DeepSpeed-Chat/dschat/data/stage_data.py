@@ -15,6 +15,7 @@ import numpy as np
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
+from dschat.code_execution.long_integers import dump_json
 from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset, Row
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
@@ -207,6 +208,6 @@ def _sample(raw: RawDataset, row: Mapping[str, Any], stage: DataStage) -> Sample
         prompt=prompt,
         answers=tuple(answer_of[text](row) for text in stage.answers),
         cue=raw.cue(prompt) if prompt else "",
-        record=json.dumps(raw.record(row), default=str) if "record" in stage.texts else "{}",
+        record=dump_json(raw.record(row), default=str) if "record" in stage.texts else "{}",
         lacks_tests=stage.needs_tests and not raw.has_tests(row),
     )

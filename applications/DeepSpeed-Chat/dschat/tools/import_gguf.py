@@ -66,6 +66,15 @@ def import_gguf(options: ImportOptions) -> Path:
     """
     if find_spec("gguf") is None:
         raise UserError("the package gguf is not installed; install it with: pip install 'dschat[gguf]'")
+    try:
+        _import(options)
+    except OSError as error:
+        place = error.filename or options.output
+        raise UserError(f"the import stopped at {place} ({error.strerror}); check --gguf and --output") from error
+    return options.output
+
+
+def _import(options: ImportOptions) -> None:
     source = find_source(options.gguf, sha256=options.sha256)
     _check_output(options)
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +86,6 @@ def import_gguf(options: ImportOptions) -> Path:
             place_file(source, file, advance)
         header = read_header(file, name=source.name)
         _convert(file, header, source, options)
-    return options.output
 
 
 def _convert(file: Path, header: GgufHeader, source: GgufSource, options: ImportOptions) -> None:
