@@ -17,6 +17,8 @@ class RewardConfig(Section):
     """Settings of one reward source; the base of all, from which a new one starts."""
 
     group: ClassVar[str] = "reward"
+    needs_tests: ClassVar[bool] = False
+    """Whether a prompt is of use only with tests that its answers can be run on."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class LearnedRewardConfig(RewardConfig):
 @dataclass(frozen=True)
 class UnitTestRewardConfig(RewardConfig):
     """Scores from running the answers' programs on the problems' tests."""
+
+    needs_tests: ClassVar[bool] = True
 
     code_sandbox: Mode = flag(
         "auto", help="Where programs run. auto: the first of bwrap and landlock that passes a self-test."

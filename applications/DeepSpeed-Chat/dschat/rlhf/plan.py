@@ -49,13 +49,11 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
             "--max_prompt_seq_len and --max_answer_seq_len",
         )
     check_adapter(critic.config, config.critic_adapter)
-    stage = PPOStage(needs_tests=not config.has_reward_checkpoint)
+    stage = PPOStage(needs_tests=config.reward.needs_tests)
     prepared = prepare(config, actor, stage, max_length=config.rollout.max_prompt_seq_len)
     if not config.has_reward_checkpoint:
         head = "its score head" if has_head(critic) else "a new score head"
-        logger.info(
-            "scores come from unit tests, without a reward model; the critic starts from %s with %s", critic.path, head
-        )
+        logger.info("scores come without a reward model; the critic starts from %s with %s", critic.path, head)
     return prepared, Checkpoints(actor, critic, fresh_critic_head=not config.has_reward_checkpoint)
 
 
