@@ -64,7 +64,7 @@ class LearnedRewardConfig(RewardConfig):
 class UnitTestRewardConfig(RewardConfig):
     """Scores from running the answers' programs on the problems' tests."""
 
-    needs_tests = True
+    needs_tests: ClassVar[bool] = True
 
     code_sandbox: Mode = flag(
         "auto", help="Where programs run. auto: the first of bwrap and landlock that passes a self-test."
