@@ -70,7 +70,7 @@ def _has_tokenizer(adapter: Path) -> bool:
 
 
 def _check_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = next(model.get_input_embeddings().parameters()).shape[0]
     needed = Vocabulary.of(tokenizer).size
     if needed > rows:
         raise UserError(
