@@ -16,7 +16,7 @@ def test_reward_scores_equal_the_model_row_by_row(models):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
     for sample, (good, bad) in zip(rw_eval.SAMPLES, scores, strict=True):
-        for text, score in ((sample.chosen, good), (sample.rejected, bad)):
+        for text, score in zip(sample.answers, (good, bad), strict=True):
             answer = [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
             ids = torch.tensor([tokenizer(sample.prompt).input_ids + answer])
             with torch.no_grad():

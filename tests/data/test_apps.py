@@ -10,8 +10,7 @@ from tests.data.test_raw_datasets import APPS_PROMPT, apps, raw_of
 def test_apps_gives_sft_one_sample_for_each_solution_and_others_the_problem(tmp_path):
     raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
     row = splits.train[0]
-    assert [raw.chosen(each) for each in raw.expand(row, "sft")] == ["print(1)", "print(null)"]
-    assert [raw.chosen(each) for each in raw.expand(row, "ppo")] == ["print(1)"]
+    assert [raw.chosen(each) for each in raw.expand(row)] == ["print(1)", "print(null)"]
     assert raw.group(row) == "Add two numbers."
 
 
@@ -65,14 +64,14 @@ def test_apps_record_holds_what_grading_needs(tmp_path):
 def test_apps_problem_without_solutions_has_no_answer_to_train_on(tmp_path, solutions):
     raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(solutions=solutions)] * 2)
     row = splits.train[0]
-    assert [raw.chosen(each) for each in raw.expand(row, "sft")] == [None]
+    assert [raw.chosen(each) for each in raw.expand(row)] == [None]
     assert raw.prompt(row) == APPS_PROMPT
 
 
 def test_apps_solutions_are_json_with_null_escapes_and_surrogates(tmp_path):
     text = '["a = \\"\\\\/\\" # \\/ \\ud83d\\ude42", "b = \\"\\ud83d\\""]'
     raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(solutions=text)] * 2)
-    solutions = [raw.chosen(each) for each in raw.expand(splits.train[0], "sft")]
+    solutions = [raw.chosen(each) for each in raw.expand(splits.train[0])]
     assert solutions == ['a = "\\/" # / \U0001f642', 'b = "\\ud83d"']
     assert all(solution.encode("utf-8") for solution in solutions)
 

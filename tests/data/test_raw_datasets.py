@@ -8,6 +8,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from dschat.data.raw_datasets import find_raw_dataset
+from dschat.data.stages import PPO, REWARD, SFT
 from dschat.errors import UserError
 from tests.data.helpers import write_jsonl, write_parquet
 
@@ -270,19 +271,19 @@ def test_jsonfile_record_keeps_the_other_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("phase", "row", "column"),
+    ("stage", "row", "column"),
     [
-        ("reward", {"prompt": "p", "chosen": "c"}, "rejected"),
-        ("sft", {"prompt": "p", "rejected": "r"}, "chosen"),
-        ("ppo", {"question": "p", "chosen": "c"}, "prompt"),
+        (REWARD, {"prompt": "p", "chosen": "c"}, "rejected"),
+        (SFT, {"prompt": "p", "rejected": "r"}, "chosen"),
+        (PPO, {"question": "p", "chosen": "c"}, "prompt"),
     ],
 )
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
-def test_missing_column_is_named_beside_those_found(tmp_path, phase, row, column, write):
+def test_missing_column_is_named_beside_those_found(tmp_path, stage, row, column, write):
     path = write(tmp_path / f"rows.{'jsonl' if write is write_jsonl else 'parquet'}", [row] * 3)
     raw = find_raw_dataset(str(path), data_format="local/jsonfile", seed=1, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError) as caught:
-        raw.load(phase)
+        raw.load(stage.texts)
     assert f"dataset {path} lacks column '{column}'; found: {', '.join(row)}" in str(caught.value)
 
 
@@ -293,13 +294,13 @@ def test_missing_field_of_a_struct_is_named_by_its_path(tmp_path):
         str(path), data_format="openai/summarize_from_feedback", seed=1, cache_dir=tmp_path / "cache"
     )
     with pytest.raises(UserError, match=r"lacks column 'info\.post'; found: info, summaries"):
-        raw.load("ppo")
+        raw.load(PPO.texts)
 
 
-@pytest.mark.parametrize("phase", ["sft", "ppo"])
-def test_columns_of_other_steps_need_not_be_there(tmp_path, phase):
+@pytest.mark.parametrize("stage", [SFT, PPO])
+def test_columns_of_other_steps_need_not_be_there(tmp_path, stage):
     raw, _ = raw_of(tmp_path, "local/jsonfile", [{"prompt": "p", "chosen": "c"}] * 2)
-    assert len(raw.load(phase).train) == 1
+    assert len(raw.load(stage.texts).train) == 1
 
 
 def test_prompts_alone_are_enough_for_ppo_and_have_no_chosen_answer(tmp_path):
@@ -311,15 +312,15 @@ def test_column_of_another_type_is_refused(tmp_path):
     path = write_parquet(tmp_path / "rows.parquet", [{"prompt": 1, "chosen": "c"}] * 3)
     raw = find_raw_dataset(str(path), data_format="local/jsonfile", seed=1, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match="column 'prompt' of type int64 where text is needed"):
-        raw.load("sft")
+        raw.load(SFT.texts)
 
 
 def test_null_is_refused_in_the_step_that_needs_the_text_and_allowed_in_others(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [qa("p", "c", "r"), qa("q", "d", None)])
     raw = find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache")
-    assert len(raw.load("sft").train) == 1
+    assert len(raw.load(SFT.texts).train) == 1
     with pytest.raises(UserError, match=r"rows\.jsonl:2: field 'rejected' is null where text is needed"):
-        raw.load("reward")
+        raw.load(REWARD.texts)
 
 
 def test_split_without_evaluation_is_carved_nine_to_one_and_seeded(tmp_path):
@@ -368,6 +369,6 @@ def test_saved_folders_are_read(tmp_path):
     sizes = []
     for name in ("one", "two"):
         raw = find_raw_dataset(str(tmp_path / name), seed=1, cache_dir=tmp_path / "cache")
-        splits = raw.load("reward")
+        splits = raw.load(REWARD.texts)
         sizes.append((len(splits.train), len(splits.evaluation), raw.hub_name))
     assert sizes == [(3, 1, "local/jsonfile"), (4, 1, "local/jsonfile")]

@@ -29,6 +29,7 @@ PUBLISHED = {
     "dschat.programs.metrics": "evaluation/metrics.py",
     "dschat.programs.report": "evaluation/report.py",
     "dschat.programs.sample": "evaluation/tools/sample_from_dataset.py",
+    "dschat.programs.import_gguf": "scripts/import_gguf.py",
     "dschat.programs.inspect_geometry": "scripts/inspect_geometry.py",
     "dschat.programs.make_tiny_model": "scripts/make_tiny_model.py",
     "dschat.programs.merge_lora": "scripts/merge_lora.py",
