@@ -141,7 +141,7 @@ def test_verdict_files_alone_are_enough_and_matrix_cells_mirror(files):
     [
         {"prompt": ["p"]}, {"a.jsonl": 5}, {"key": ["k"]}, {"replies": [5]}, {"replies": None}, {"comment": {"a": 1}},
         {"problem": 5}, {"model_a": "a\0b"}, {"a.jsonl_reward_score": 10**400}, {"row": "1e400"}, {"winner": "C"},
-        {"status": "lost"}, {"requests": None},
+        {"status": "lost"}, {"status": "failed"}, {"winner": None}, {"requests": None},
     ],
     ids=str,
 )  # fmt: skip
