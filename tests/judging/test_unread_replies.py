@@ -203,4 +203,4 @@ def test_a_fault_of_our_own_loses_no_answer_of_the_other_threads(files):
     with pytest.raises(ZeroDivisionError):
         asked = questions(pairs, contest, order="fixed", seed=0)
         ask_all(asked, ask, recorded.append, concurrency=6, stop=lambda: None)
-    assert [verdict.pair.row for verdict in recorded if verdict.pair.row != 2] == [0, 1, 3]
+    assert sorted(verdict.pair.row for verdict in recorded) == [0, 1, 3]
