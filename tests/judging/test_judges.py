@@ -9,13 +9,22 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from dschat.judging.criteria import find_criteria
-from dschat.judging.judges import Answer, Budget, OpenAIJudge, Stopped
+from dschat.judging.judges import (
+    LONGEST_RETRY_AFTER_SECONDS,
+    Answer,
+    Budget,
+    BudgetUsedUp,
+    OpenAIJudge,
+    Stopped,
+    _retry_after,
+)
 from dschat.judging.redaction import WINDOW
 from dschat.judging.replies import KEPT_CHARACTERS
 from dschat.judging.transport import MAX_REPLY_BYTES
@@ -392,3 +401,39 @@ def test_questions_wait_for_the_first_reply_and_then_go_side_by_side():
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(lambda row: ask(judge, f"a{row}"), range(4)))
     assert {answer.status for answer in answers} == {"judged"}
+
+
+def test_threads_share_a_budget():
+    budget, refused = Budget(50), []
+
+    def take() -> None:
+        for _ in range(20):
+            try:
+                budget.take()
+            except BudgetUsedUp:
+                refused.append(1)
+
+    threads = [threading.Thread(target=take) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 30
+    Budget(None).take()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("2.5", 2.5),
+        ("99999", LONGEST_RETRY_AFTER_SECONDS),
+        ("soon", None),
+        ("nan", None),
+        ("1e400", None),
+        (formatdate(1030), 30.0),
+    ],
+)
+def test_a_server_says_how_long_to_wait_in_seconds_or_by_a_date(value: str | None, seconds: float | None):
+    headers = {} if value is None else {"retry-after": value}
+    assert _retry_after(headers, now=lambda: 1000.0) == seconds

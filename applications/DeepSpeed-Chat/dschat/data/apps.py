@@ -34,7 +34,6 @@ from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset, Row, wrapped
 from dschat.data.cache import content_key
 from dschat.data.sources import Source
-from dschat.data.splits import Phase
 
 _SCRIPT = "They run the program on standard input and read what it prints."
 
@@ -72,9 +71,9 @@ class Apps(RawDataset):
         """Key of the rows and the prompt's style."""
         return content_key({"rows": super().fingerprint(), "prompt_style": self._prompt_style})
 
-    def expand(self, row: Row, phase: Phase) -> Iterator[Row]:
-        """In SFT one sample for each solution; elsewhere the problem itself."""
-        solutions = _solutions(row["solutions"]) if phase == "sft" else []
+    def expand(self, row: Row) -> Iterator[Row]:
+        """The problem with each of its solutions; itself where it has none."""
+        solutions = _solutions(row["solutions"])
         if solutions:
             yield from ({**row, "solutions": [solution]} for solution in solutions)
         else:
@@ -125,6 +124,8 @@ class Apps(RawDataset):
 
 class TinyApps(Apps):
     """The built-in set: small problems in the schema of APPS."""
+
+    built_in = True
 
     name = "tiny_apps"
     hub_name = "tiny-apps"

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.checksums import file_sha256
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
-from dschat.data.phases import epoch_order
+from dschat.data.order import epoch_order
 from dschat.data.sources import HubSource, local_source
 from dschat.data.tokenise import TextEncoder
 from dschat.errors import UserError

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
@@ -24,8 +24,10 @@ from transformers import (
 from dschat.data.batches import PromptBatch
 from dschat.generation.base import Answers, EndTokens, RowSeed, Sampling, broken_logits
 from dschat.generation.row_numbers import RowSampler
+from dschat.models.reward_model import hugging_face_model
 from dschat.models.tokenizer import Vocabulary
 from dschat.runtime.distributed import ZERO_PARTITIONED, whole_weights
+from dschat.runtime.training_engine import TrainingEngine
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class HuggingFaceSettings:
 class HuggingFaceGenerator:
     """Continues prompts with the library's `generate`, on a DeepSpeed engine or a plain model."""
 
-    def __init__(self, policy: Any, ends: EndTokens, *, gather: bool = False) -> None:
+    def __init__(self, policy: TrainingEngine | PreTrainedModel, ends: EndTokens, *, gather: bool = False) -> None:
         """
         Args:
             policy: the DeepSpeed engine around a causal language model, or the model itself.
@@ -56,11 +58,12 @@ class HuggingFaceGenerator:
         """See Generator."""
         finite = FiniteLogits()
         processors: list[LogitsProcessor] = [self._real_tokens, finite]
-        own_numbers = seeds is not None and sampling.temperature > 0
         width = prompts.input_ids.shape[1]
-        if own_numbers:
+        draw = sampling.temperature > 0
+        if draw and seeds is not None:
             processors.append(RowSampler(sampling, seeds, prompt_width=width))
-        settings = self._settings(sampling, draw=sampling.temperature > 0 and not own_numbers)
+            draw = False
+        settings = self._settings(sampling, draw=draw)
         with self._model() as model:
             sequences = self._call(model, prompts, settings, processors)
         return Answers.from_tokens(sequences[:, width:], self._ends.stop, finite=finite.rows)
@@ -145,8 +148,8 @@ class HuggingFaceGenerator:
         The library takes what a passed config leaves out from the model's, which a model folder's
         generation_config.json has filled: an empty one in its place holds for every field there is or will be.
         """
-        plain = isinstance(self._policy, PreTrainedModel)
-        model = self._policy if plain else self._policy.module
+        policy = self._policy
+        model = policy if isinstance(policy, PreTrainedModel) else hugging_face_model(policy.module)
         if model.training:
             raise RuntimeError(
                 "generation in training mode gives wrong tokens under gradient checkpointing; call eval()"
@@ -154,11 +157,11 @@ class HuggingFaceGenerator:
         own = model.generation_config
         model.generation_config = GenerationConfig()
         try:
-            if plain:
-                yield model
+            if isinstance(policy, PreTrainedModel):
+                yield policy
             else:
-                with whole_weights(self._policy, gather=self._gather) as whole:
-                    yield whole
+                with whole_weights(policy, gather=self._gather):
+                    yield model
         finally:
             model.generation_config = own
 
@@ -171,19 +174,22 @@ class HuggingFaceGenerator:
         **more: Any,
     ) -> Tensor:
         """Prompts and what follows them, [B, P + R] int64."""
-        plain = model is self._policy
-        if plain:
-            prompts = prompts.to(model.device)
+        policy = self._policy
+        in_step = False
+        if isinstance(policy, PreTrainedModel):
+            prompts = prompts.to(policy.device)
+        else:
+            in_step = policy.zero_optimization_stage() == ZERO_PARTITIONED and not self._gather
+        # the library types it for classes of its own alone
+        generate: Callable[..., Tensor] = getattr(model, "generate")  # noqa: B009
         with torch.no_grad():
-            return model.generate(
+            return generate(
                 input_ids=prompts.input_ids,
                 attention_mask=prompts.attention_mask,
                 generation_config=settings,
                 logits_processor=LogitsProcessorList(processors),
                 # its default depends on an object that may be gone: say it
-                synced_gpus=not plain
-                and self._policy.zero_optimization_stage() == ZERO_PARTITIONED
-                and not self._gather,
+                synced_gpus=in_step,
                 **more,
             )
 

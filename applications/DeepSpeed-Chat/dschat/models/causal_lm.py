@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from dschat.errors import UserError
@@ -76,6 +77,12 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
+def for_inference(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The same model on a device, in eval mode."""
+    torch.nn.Module.to(model, device)
+    return model.eval()
+
+
 def position_ids(attention_mask: Tensor) -> Tensor:
     """Position of each token among the real ones, [B, L] int64; padding on either side changes nothing for them."""
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
@@ -83,7 +90,7 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 @cache
 def _takes_position_ids(model_class: type) -> bool:
-    return "position_ids" in inspect.signature(model_class.forward).parameters
+    return "position_ids" in inspect.signature(getattr(model_class, "forward")).parameters  # noqa: B009
 
 
 def positional_inputs(model_class: type, attention_mask: Tensor) -> dict[str, Tensor]:
@@ -94,11 +101,13 @@ def positional_inputs(model_class: type, attention_mask: Tensor) -> dict[str, Te
     return inputs
 
 
-def response_logits(model: nn.Module, model_class: type, sequences: Tensor, mask: Tensor, *, width: int) -> Tensor:
+def response_logits(
+    model: Callable[..., Any], model_class: type, sequences: Tensor, mask: Tensor, *, width: int
+) -> Tensor:
     """Logits that predict the last `width` tokens of each row.
 
     Args:
-        model: a causal language model or the DeepSpeed engine around it.
+        model: a causal language model, or what is called like it: a DeepSpeed engine, a model without its adapter.
         model_class: the model's class.
         sequences: [B, L] token ids.
         mask: [B, L], 1 on real tokens.

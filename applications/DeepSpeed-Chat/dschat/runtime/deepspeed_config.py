@@ -17,6 +17,7 @@ from dschat.config.runtime import RuntimeConfig
 from dschat.config.training import ScheduleConfig
 from dschat.errors import UserError
 from dschat.runtime.distributed import ZERO_PARTITIONED, world_size
+from dschat.runtime.training_engine import TrainingEngine
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +114,7 @@ def load_partitioned(load: Callable[[], nn.Module], settings: dict[str, Any]) ->
     """Call `load`; under ZeRO-3 settings transformers partitions the weights while it reads them."""
     if settings["zero_optimization"]["stage"] < ZERO_PARTITIONED:
         return load()
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     # transformers finds this object through a weak reference: it must live as long as the load, and no longer,
     # so that models at other stages load whole
@@ -123,7 +124,7 @@ def load_partitioned(load: Callable[[], nn.Module], settings: dict[str, Any]) ->
     return model
 
 
-def training_engine(model: nn.Module, settings: dict[str, Any], optimization: Optimization) -> Any:
+def training_engine(model: nn.Module, settings: dict[str, Any], optimization: Optimization) -> TrainingEngine:
     """A DeepSpeed engine that trains `model`, with the published parameter groups and schedule."""
     import deepspeed
     from transformers import get_scheduler
