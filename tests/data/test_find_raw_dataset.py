@@ -87,7 +87,17 @@ def test_unknown_format_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["./rowz.jsonl", "/nowhere/at/all", "../no/such", "~/no-such-file-here", "a/b/c", "rowz.jsonl", "data/sub"]
+    "path",
+    [
+        "./rowz.jsonl",
+        "/nowhere/at/all",
+        "../no/such",
+        "~/no-such-file-here",
+        "a/b/c",
+        "rowz.jsonl",
+        "rowz.json.gz",
+        "data/sub",
+    ],
 )
 def test_missing_path_is_never_looked_up_on_the_hub(tmp_path, monkeypatch, hub, path):
     write_jsonl(tmp_path / "rows.jsonl", numbered_rows(2))
@@ -142,6 +152,11 @@ def test_folder_named_like_a_dataset_is_read_as_it(tmp_path, name):
         assert find(folder, tmp_path).hub_name == name
 
 
+def test_compressed_file_named_like_a_dataset_is_read_as_it(tmp_path):
+    path = write_jsonl(tmp_path / "rm-static.jsonl.gz", numbered_rows(3))
+    assert find(path, tmp_path).hub_name == "Dahoas/rm-static"
+
+
 # What the columns alone tell; the pairs of prompt / chosen / rejected sets are told apart by --data_format only.
 TOLD_BY_COLUMNS = {
     name: "local/jsonfile" if {"prompt", "chosen", "rejected"} <= set(row) else name for name, (row, _) in CASES.items()
@@ -191,6 +206,7 @@ LAYOUTS = {
     "a configuration among others": ("comparisons/train.parquet", "comparisons/validation.parquet"),
     "other names": ("pairs_training.jsonl", "pairs-dev.jsonl"),
     "json": ("train.json", "eval.json"),
+    "compressed": ("train.jsonl.gz", "test.jsonl.zst"),
 }
 
 
