@@ -115,9 +115,7 @@ def test_a_file_made_to_fill_the_memory_is_refused_before_it_does(tmp_path, suff
             stream.write(b" " * 2**20)
     assert path.stat().st_size < 2**17
     tracemalloc.start()
-    with pytest.raises(
-        UserError, match=r"unpacks to more than 200 times its size, .*unpack it and pass the plain file"
-    ):
+    with pytest.raises(UserError, match=r"unpacks to more than 200 times its size, .*pass the plain file"):
         read_json_rows(path)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

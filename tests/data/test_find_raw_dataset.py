@@ -80,6 +80,14 @@ def test_any_hub_name_can_be_read_in_a_supported_format(tmp_path, hub):
     assert raw.prompt(splits.train[0]) == " Human: question 0? Assistant:"
 
 
+def test_evaluation_split_of_the_hub_without_rows_is_told(tmp_path, monkeypatch):
+    rows = datasets.Dataset.from_list(numbered_rows(2))
+    splits = datasets.DatasetDict({"train": rows, "test": rows.select([])})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits)
+    with pytest.raises(UserError, match="the test split of dataset Dahoas/rm-static has no row; add rows, or"):
+        find("Dahoas/rm-static", tmp_path).load()
+
+
 def test_unknown_format_is_refused(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", numbered_rows(2))
     with pytest.raises(UserError, match="--data_format csv is not a supported dataset"):

@@ -436,12 +436,11 @@ def test_an_empty_evaluation_file_is_named_with_the_way_on(tmp_path, suffix):
     assert str(caught.value).startswith(f"{tmp_path}/test.{suffix} has no row; add rows, or remove it")
 
 
-def test_an_evaluation_split_without_rows_in_a_saved_folder_is_told(tmp_path):
+def test_a_split_without_rows_in_a_saved_folder_is_told(tmp_path):
     rows = Dataset.from_list([qa("p", "c", "r")] * 3)
     DatasetDict({"train": rows, "test": rows.select([])}).save_to_disk(str(tmp_path / "saved"))
-    raw = find_raw_dataset(str(tmp_path / "saved"), seed=1, cache_dir=tmp_path / "cache")
-    with pytest.raises(UserError, match=f"the test split of dataset {tmp_path}/saved has no row; add rows, or remove"):
-        raw.load()
+    with pytest.raises(UserError, match=f"{tmp_path}/saved holds a split without a row; save it again with rows or"):
+        find_raw_dataset(str(tmp_path / "saved"), seed=1, cache_dir=tmp_path / "cache").load()
 
 
 def test_splits_that_are_not_used_are_named_in_the_log(tmp_path, caplog):

@@ -128,6 +128,10 @@ class SavedSource:
                 f"{self.folder} looks like a folder of Dataset.save_to_disk but cannot be read "
                 f"({first_line(error)}); save it again, or pass parquet, json or jsonl files"
             ) from error
+        except IndexError as error:  # the library's answer to a split that was saved without rows
+            raise UserError(
+                f"{self.folder} holds a split without a row; save it again with rows or without the split"
+            ) from error
         return canonical_splits(loaded if isinstance(loaded, DatasetDict) else {"train": loaded})
 
     def features(self) -> Features:
