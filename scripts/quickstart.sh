@@ -5,4 +5,4 @@ set -euo pipefail
 # shellcheck source=scripts/setup_venv.sh
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 
-run_after_set_up quickstart "$@"
+run_after_set_up quickstart.summaries quickstart.options "$@"

@@ -161,18 +161,19 @@ set_up_venv() {
     fi
 }
 
-# Runs scripts/$1.py with the other arguments. These are read before minutes are spent on the set-up, by
-# scripts/$1_options.py, which needs nothing but Python itself.
+# Runs the module $1 of scripts/ with the arguments after $2. These are read before minutes are spent on the set-up, by
+# the module $2, which needs nothing but Python itself. -P: a file of the current folder cannot take a module's place.
 run_after_set_up() {
-    local name=$1 word
-    shift
+    local program=$1 options=$2 word
+    shift 2
+    export PYTHONPATH=$ROOT/scripts${PYTHONPATH:+:$PYTHONPATH}
     find_python
-    "$PYTHON" "$ROOT/scripts/${name}_options.py" "$@"
+    "$PYTHON" -P -m "$options" "$@"
     for word in "$@"; do
         case $word in -h | --help) exit 0 ;; esac
     done
     set_up_venv
-    exec python "$ROOT/scripts/$name.py" "$@"
+    exec python -P -m "$program" "$@"
 }
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then

@@ -21,6 +21,8 @@ from rich.table import Table
 from torch import Tensor
 
 from dschat.optimal_transport import TokenGeometry, token_potentials
+from dschat.published import EPSILON as PUBLISHED_EPSILON
+from dschat.published import MAX_ITER as PUBLISHED_ROUNDS
 
 TOKENS = ("cat", "kitten", "dog", "table")
 PLACES = ((0.0, 0.0), (0.5, 0.2), (0.5, -0.9), (3.0, 0.5))
@@ -28,7 +30,6 @@ REFERENCE = (0.82, 0.06, 0.06, 0.06)
 MOVED_MASS = 0.4
 NUM_NEIGHBORS = 1
 FAR_COST = 2.0  # four tokens have no "random pairs" whose median distance could be taken
-PUBLISHED_EPSILON, PUBLISHED_ROUNDS = 0.01, 10
 EPSILON_IN_NEAREST = 0.2
 MOST_ROUNDS, TOLERANCE = 200, 1e-12
 COLUMNS = ("KL", "JS", "truncated, published", "truncated, wide ε", "capped", "capped, debiased")

@@ -9,6 +9,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from soak.forks import Forks
+from tests.leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+from toys.jobs import make_folders
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # A shell that starts the tests in the background has them ignore Ctrl-C, and their children with them.
@@ -24,6 +28,21 @@ def process_group() -> Iterator[torch.device]:
         os.environ.pop(name, None)
     yield initialize(-1)
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Toy models and data, and a cache for the data."""
+    folder = tmp_path_factory.mktemp("models")
+    return {**make_folders(folder), "cache": str(folder / "cache")}
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A warm process that runs jobs in forks."""
+    server = Forks(tmp_path_factory.mktemp("forks"))
+    yield server
+    server.close()
 
 
 @pytest.fixture(autouse=True)

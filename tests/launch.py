@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
+from dschat.runtime.rendezvous import free_port
+
 REPOSITORY = Path(__file__).parents[1]
 
 
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def python_path() -> str:
+    """The PYTHONPATH of programs that use packages of scripts/: that folder before what is in this process's."""
+    return os.pathsep.join(filter(None, [str(REPOSITORY / "scripts"), os.environ.get("PYTHONPATH", "")]))
 
 
 def launch(
@@ -23,6 +22,8 @@ def launch(
 ) -> subprocess.CompletedProcess[str]:
     """Run `deepspeed … script arguments` in the script's folder and capture what it prints; ranks meet at `port`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    # the launcher puts the script's folder on the path, not that of the toy models
+    environment["PYTHONPATH"] = python_path()
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
     tools = Path(sys.executable).parent

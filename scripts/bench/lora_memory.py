@@ -23,7 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.runtime.memory import peak_since, start_peak
 
 MIB = 2**20
@@ -50,7 +50,7 @@ def measure(options: argparse.Namespace) -> Memory:
     """Train one variant in this process."""
     from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig
 
-    from dschat.config.sections import ScheduleConfig
+    from dschat.config.training import ScheduleConfig
     from dschat.models.lora import WithoutAdapter, add_adapter
     from dschat.runtime.deepspeed_config import Optimization, Placement, training_engine, training_settings
     from dschat.runtime.distributed import initialize

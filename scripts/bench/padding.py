@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -25,13 +24,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs as a script from anywhere
-
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from scripts.bench.measure import environment, wide_console
-from scripts.bench.ppo_step import build, step_config
-from scripts.bench.quickstart_prompts import check_quickstart, quickstart_batches
+from measure import environment, wide_console
+from ppo_step import build, step_config
+from quickstart_prompts import check_quickstart, quickstart_batches
 
 if TYPE_CHECKING:
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer

@@ -18,7 +18,6 @@ import importlib.util
 import itertools
 import json
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,13 +29,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs as a script from anywhere
-
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from scripts.bench.measure import environment, wide_console
-from scripts.bench.ppo_step import (
+from measure import environment, wide_console
+from ppo_step import (
     UNCHANGING_LEARNING_RATE,
     Bench,
     build,
@@ -46,7 +43,7 @@ from scripts.bench.ppo_step import (
     time_step,
     write_random_models,
 )
-from scripts.bench.quickstart_prompts import check_quickstart, quickstart_batches
+from quickstart_prompts import check_quickstart, quickstart_batches
 
 TARGET = 0.7
 TEMPERATURE = 0.8

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -28,12 +27,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs as a script from anywhere
-
+import baseline
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
 from dschat.optimal_transport.support import build_support
-from scripts.bench import baseline
-from scripts.bench.measure import Measurement, environment, measure_in_turn
+from measure import Measurement, environment, measure_in_turn
 
 logger = logging.getLogger(__name__)
 

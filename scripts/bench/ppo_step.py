@@ -15,7 +15,6 @@ import argparse
 import json
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -28,13 +27,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this folder's neighbours, as the other scripts see them
-
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError, run_guarded
-from make_tiny_model import TinyModelSize
+from dschat.tools.tiny_model import TinyModelSize
 
 if TYPE_CHECKING:
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
@@ -141,21 +138,21 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
         models: folder with sft/ and reward/.
         never_end: no token ends an answer: all have --max_answer_seq_len tokens.
     """
-    from dschat.models.tokenizer import load_tokenizer
+    from dschat.models.checked import check_model
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
     from dschat.rlhf.reward_sources import build_reward_source
-    from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
+    from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
     from dschat.rlhf.rollout import AnswerTokens
     from dschat.runtime.distributed import initialize
     from dschat.runtime.logging import set_up_logging
 
     set_up_logging()
     device = initialize(-1)
-    tokenizer = load_tokenizer("models", str(models / "sft"), end_of_conversation_token=None, trust_remote_code=False)
     first = next(iter(configs.values()))
-    paths = ModelPaths(actor=str(models / "sft"), critic=str(models / "reward"))
-    engine = DeepSpeedRLHFEngine(first, paths, tokenizer, total_updates=10**6, device=device)
+    checkpoints = Checkpoints(*(check_model("models", str(models / name)) for name in ("sft", "reward")))
+    tokenizer = checkpoints.actor.tokenizer
+    engine = DeepSpeedRLHFEngine(first, checkpoints, total_updates=10**6, device=device)
     stop = () if never_end else (int(tokenizer.eos_token_id),)
     tokens = AnswerTokens(stop, int(tokenizer.pad_token_id), len(tokenizer))
     trainers, seconds = {}, {}

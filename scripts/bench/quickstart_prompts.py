@@ -29,20 +29,20 @@ def quickstart_batches(folder: Path, config: PPOConfig) -> Iterator[PromptBatch]
         config: settings of step 3: data, seed, batch and the longest prompt.
     """
     from dschat.data.phases import build_phase, collate_prompts, epoch_order
-    from dschat.models.tokenizer import load_tokenizer
+    from dschat.models.checked import check_model
     from dschat.preparation import data_source
 
-    tokenizer = load_tokenizer("models", str(folder / "sft"), end_of_conversation_token=None, trust_remote_code=False)
+    checked = check_model("models", str(folder / "sft"))
     seed, size = config.runtime.seed, config.rollout.per_device_generation_batch_size
     rows = build_phase(
         data_source(config.data, folder, seed=seed),
         phase="ppo",
-        tokenizer=tokenizer,
+        tokenizer=checked.tokenizer,
         max_length=config.rollout.max_prompt_seq_len,
     ).train
     order = epoch_order(len(rows), seed=seed, epoch=0)
     start = 0
     while True:
         numbers = [int(order[(start + i) % len(order)]) for i in range(size)]
-        yield collate_prompts([rows[number] for number in numbers], pad_token_id=int(tokenizer.pad_token_id))
+        yield collate_prompts([rows[number] for number in numbers], pad_token_id=checked.pad_token_id)
         start += size

@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,14 +24,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # so that it runs as a script from anywhere
-
 from dschat.code_execution.records import Execution, Job, Status
 from dschat.code_execution.rungs import Rung, bubblewrap, landlock, unsandboxed
 from dschat.code_execution.sandbox import ZygoteSandbox
 from dschat.code_execution.spare_user import SpareUser, can_switch_user
 from dschat.code_execution.zygote_process import SandboxFault
-from scripts.bench.measure import environment
+from measure import environment
 
 RUNGS = {"bwrap": bubblewrap, "landlock": landlock, "none": unsandboxed}
 JOB = Job("n = int(input())\nprint(sum(map(int, input().split())), np.arange(n).sum())", stdin="3\n1 2 3\n")

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import parse_ppo_config, parse_sft_config
 from dschat.errors import UserError, run_guarded
 from dschat.runtime.files import MIB

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import torch
 
+from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
 from dschat.runtime.model_folders import export_model
 from tests.code_execution.graded_programs import Case
-from tests.jobs import WORDS
 from tests.judging.helpers import ROOT
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import WORDS
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 PROGRAM = ROOT / "inference" / "inference_with_rewards.py"
 
@@ -29,10 +30,7 @@ def make_models(folder: Path, *, pad: str = "pad", reward_positions: int = 128) 
         make_causal_lm("gemma", vocab_size=size, seed=1, positions=reward_positions), tokenizer, folder / "base"
     )
     torch.manual_seed(0)
-    scorer = load_token_scorer(
-        str(folder / "base"), fresh_head=True, tokenizer_length=len(tokenizer), dtype=torch.float32, dropout=None,
-        pad_token_id=tokenizer.pad_token_id, trust_remote_code=False,
-    )  # fmt: skip
+    scorer = load_token_scorer(check_model("base", str(folder / "base")), fresh_head=True, dtype=torch.float32)
     with torch.no_grad():
         scorer.model.score.weight.normal_(std=0.2)
     export_model(scorer.model, tokenizer, folder / "reward" / "step_3")

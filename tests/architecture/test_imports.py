@@ -14,10 +14,10 @@ import dschat
 PACKAGE = Path(dschat.__file__).parent
 REPOSITORY = Path(__file__).parents[2]
 
-# What a part of the package may import of the package itself, besides itself, dschat.errors and dschat.checksums.
+# What a part of the package may import of the package itself, besides itself and the LEAVES.
 ALLOWED = {
     "code_execution": set(),
-    "config": set(),
+    "config": {"code_execution"},
     "optimal_transport": set(),
     "data": {"config", "code_execution"},
     "models": {"config"},
@@ -25,7 +25,8 @@ ALLOWED = {
     "offline": {"config", "data", "models", "runtime", "preparation"},
     "answering": {"code_execution", "config", "data", "models", "rlhf.reward_sources"},
     "judging": {"answering", "data"},
-    "programs": {"answering", "config", "judging", "offline", "rlhf.run_ppo"},
+    "tools": {"data", "optimal_transport"},
+    "programs": {"answering", "config", "judging", "offline", "rlhf.run_ppo", "tools"},
     "preparation": {"config", "data", "models", "runtime"},
     "rlhf.ppo_math": set(),
     "rlhf.experience": set(),
@@ -62,6 +63,16 @@ ALLOWED = {
     },
 }  # fmt: skip
 
+# What a folder of scripts/ may import of the others; each may import the package.
+SCRIPTS = {
+    "toys": set(),
+    "soak": {"toys"},
+    "quickstart": set(),
+    "compare_regularizers": {"quickstart"},
+    "bench": set(),
+}
+LEAVES = {"errors", "checksums", "published"}
+
 # Libraries that a part must do without.
 FORBIDDEN_LIBRARIES = {
     "config": {"torch", "deepspeed", "datasets", "numpy"},
@@ -73,6 +84,7 @@ FORBIDDEN_LIBRARIES = {
     "rlhf.regularizers": {"deepspeed", "transformers"},
     "data": {"deepspeed"},
     "models": {"deepspeed"},
+    "tools": {"deepspeed"},
 }
 
 
@@ -97,12 +109,13 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             assert node.level == 0, f"{path} imports relatively"
-            names.add(node.module)
+            parts = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= parts if node.module == "dschat" else {node.module}
     return names
 
 
 def test_every_module_has_a_rule() -> None:
-    free = {"errors", "checksums", "rlhf"}
+    free = {*LEAVES, "rlhf"}
     assert [name for name, _ in modules() if part_of(name) not in ALLOWED and name not in free] == []
 
 
@@ -110,7 +123,7 @@ def test_every_module_has_a_rule() -> None:
 def test_imports_go_one_way(module: str, path: Path) -> None:
     part = part_of(module)
     names = imported(path)
-    inside = {name.removeprefix("dschat.") for name in names if name.startswith("dschat.")} - {"errors", "checksums"}
+    inside = {name.removeprefix("dschat.") for name in names if name.startswith("dschat.")} - LEAVES
     wrong = {n for n in inside if part_of(n) != part and not any(
         n == a or n.startswith(a + ".") for a in ALLOWED.get(part, set()))}  # fmt: skip
     assert not wrong, f"{module} must not import {sorted(wrong)}"
@@ -134,6 +147,29 @@ def test_nothing_in_the_package_imports_the_front_ends() -> None:
     above = ("dschat.programs", "inference", "evaluation", "scripts", "tests")
     for name, path in modules():
         assert not [n for n in imported(path) if n.startswith(above)] or name.startswith("programs"), name
+
+
+def test_scripts_import_no_tests_and_each_other_one_way() -> None:
+    folders = REPOSITORY / "scripts"
+    others = {"tests", "scripts", "inference", "evaluation", *SCRIPTS}
+    for path in sorted(folders.rglob("*.py")):
+        folder = path.relative_to(folders).parts[0].removesuffix(".py")
+        used = {name.split(".")[0] for name in imported(path)} & others
+        assert used <= {folder, *SCRIPTS.get(folder, set())}, path
+
+
+def test_options_of_the_quickstarts_are_read_before_anything_is_installed() -> None:
+    for name in ("options", "program_options"):
+        names = imported(REPOSITORY / "scripts" / "quickstart" / f"{name}.py")
+        assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"quickstart"}
+        assert {name for name in names if name.startswith("quickstart")} <= {"quickstart.options"}
+
+
+def test_nothing_puts_folders_before_others_on_the_path() -> None:
+    here = Path(__file__)
+    folders = [PACKAGE, *(REPOSITORY / name for name in ("inference", "evaluation", "scripts", "tests"))]
+    files = [path for folder in folders for path in folder.rglob("*.py")]
+    assert [path for path in files if path != here and "sys.path.insert" in path.read_text()] == []
 
 
 def test_optimal_transport_works_without_deepspeed_and_transformers() -> None:

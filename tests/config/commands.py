@@ -1,6 +1,18 @@
-"""The published command lines, as their users have them in their shell history."""
+"""The published command lines, as their users have them in their shell history, and what reads them."""
 
 from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dschat.config.flag import Section
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
+from dschat.config.rewards import UnitTestRewardConfig
+from dschat.config.steps import PPOConfig, parse_ppo_config, parse_reward_config, parse_sft_config
+from dschat.errors import UserError
 
 SFT = """--data_path openai/summarize_from_feedback --data_split 2,4,4 --model_name_or_path google/gemma-2b
 --per_device_train_batch_size 8 --per_device_eval_batch_size 8 --max_seq_len 1024 --learning_rate 5e-5
@@ -44,3 +56,53 @@ def _on_apps(command: list[str]) -> list[str]:
 
 APPS = _on_apps(PPO)
 WASSERSTEIN_APPS = _on_apps(WASSERSTEIN)
+
+
+def parse_kl(words: list[str]) -> PPOConfig:
+    return parse_ppo_config(words, regularizer=DivergenceConfig)
+
+
+def parse_wpr(words: list[str]) -> PPOConfig:
+    return parse_ppo_config(words, regularizer=WassersteinConfig)
+
+
+def parse_apps(words: list[str]) -> PPOConfig:
+    return parse_ppo_config(words, regularizer=DivergenceConfig, reward=UnitTestRewardConfig)
+
+
+def parse_wpr_apps(words: list[str]) -> PPOConfig:
+    return parse_ppo_config(words, regularizer=WassersteinConfig, reward=UnitTestRewardConfig)
+
+
+STEPS: dict[str, tuple[Callable[[list[str]], Any], list[str]]] = {
+    "sft": (parse_sft_config, SFT),
+    "reward": (parse_reward_config, REWARD),
+    "ppo": (parse_kl, PPO),
+    "wpr": (parse_wpr, WASSERSTEIN),
+    "apps": (parse_apps, APPS),
+    "wpr_apps": (parse_wpr_apps, WASSERSTEIN_APPS),
+}
+
+
+def parsed(step: str, extra: str = "") -> Any:
+    """The settings of a published command with more words."""
+    parse, words = STEPS[step]
+    return parse([*words, *extra.split()])
+
+
+def refusal(step: str, extra: str) -> str:
+    """The one sentence that a published command with more words gets."""
+    with pytest.raises(UserError) as caught:
+        parsed(step, extra)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def section_classes(base: type[Section] = Section) -> list[type[Section]]:
+    """All classes of settings in the package."""
+    found = []
+    for section in base.__subclasses__():
+        if section.__module__.startswith("dschat.config.") and dataclasses.is_dataclass(section):
+            found.append(section)
+        found += section_classes(section)
+    return found

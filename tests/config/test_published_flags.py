@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.retired import RETIRED_FLAGS
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.errors import UserError
 

@@ -13,7 +13,7 @@ from dschat.data.phases import build_phase
 from dschat.errors import UserError
 from tests.data.helpers import data_source, numbered_rows, write_jsonl
 from tests.data.test_raw_datasets import apps, tldr
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from dschat.data import sources
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.errors import UserError
 from tests.data.helpers import packed
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 LENGTH = 7
 TOKENIZER = make_tokenizer()

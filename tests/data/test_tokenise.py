@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dschat.data.tokenise import Sample, TextEncoder, _tokenizer_key, end_of_conversation_id
 from dschat.errors import UserError
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 CUE = "\nTL;DR: "
 TOKENIZERS = {(pad, bos): make_tokenizer(pad=pad, bos=bos) for pad in ("pad", "eos") for bos in (True, False)}

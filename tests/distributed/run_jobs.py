@@ -9,9 +9,7 @@ from pathlib import Path
 
 def main() -> None:
     """Run every job in order; the first argument may be the launcher's --local_rank."""
-    # the launcher puts the script's folder on the path, not the repository's root
-    sys.path.insert(0, str(Path(__file__).parents[2]))
-    from tests.jobs import Job, run_job
+    from toys.jobs import Job, run_job
 
     jobs = [Job(**job) for job in json.loads(Path(sys.argv[-1]).read_text())]
     for job in jobs:

@@ -15,7 +15,8 @@ import pytest
 from dschat.errors import RankFault, RankMistake, UserError
 from dschat.runtime import rendezvous
 from dschat.runtime.distributed import prepare_environment
-from tests.launch import free_port, launch
+from dschat.runtime.rendezvous import free_port
+from tests.launch import launch
 
 SCRIPT = Path(__file__).parent / "meet.py"
 

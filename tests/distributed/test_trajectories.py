@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.jobs import Job, make_folders, ppo_arguments, read_metrics, run_job, supervised_arguments, write_text
 from tests.launch import launch
+from toys.jobs import Job, make_folders, ppo_arguments, read_metrics, run_job, supervised_arguments, write_text
 
 TOLERANCE = 2e-4
 """Relative, float32, after at most 5 optimizer steps; sums are taken in another order on every side."""

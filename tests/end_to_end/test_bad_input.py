@@ -17,10 +17,10 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from dschat.errors import TrainingFault, UserError
 from dschat.models import causal_lm, reward_model
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
 from tests.launch import REPOSITORY
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 REMEDY = re.compile(
     r"did you mean|expected \{|\b(add|check|choose|copy|drop|give|lower|mend|name|pass|raise|set|train|try|use|write)\b"

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from dschat.config.sections import DivergenceConfig, LearnedRewardConfig, UnitTestRewardConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
+from dschat.config.rewards import LearnedRewardConfig, UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, write_problems, write_text
 from tests.launch import REPOSITORY
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, write_problems, write_text
 
 PIPELINE = REPOSITORY / "applications/DeepSpeed-Chat"
 MANUAL = (PIPELINE / "README.md").read_text()

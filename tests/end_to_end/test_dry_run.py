@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from dschat.config.sections import WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
 from dschat.config.steps import parse_ppo_config, parse_reward_config, parse_sft_config
 from dschat.errors import TrainingFault
 from dschat.offline.reward import run_reward_training
 from dschat.offline.sft import run_sft
 from dschat.rlhf.run_ppo import run_ppo
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
-from tests.toy_models import FAMILIES
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from toys.models import FAMILIES
 
 WPR = "--top_k 8 --cost_dim 16 --actor_gradient_checkpointing --critic_gradient_checkpointing --max_steps 2"
 

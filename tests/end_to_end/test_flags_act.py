@@ -11,15 +11,15 @@ import pytest
 import torch
 
 from dschat import preparation
+from dschat.config.regularizers import WassersteinConfig
 from dschat.config.retired import RETIRED_FLAGS
-from dschat.config.sections import WassersteinConfig
 from dschat.data import plain_text
 from dschat.optimal_transport import TokenGeometry
 from dschat.rlhf import ppo_loop, rlhf_engine, rollout
 from dschat.rlhf.constituency import Constituent
 from tests.config import test_published_flags as published
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_pairs, write_text
 from tests.rlhf.test_macro_training import HalvesParser
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_pairs, write_text
 
 # Each flag with another value than in the short run below, and what it needs beside it.
 SHARED = """

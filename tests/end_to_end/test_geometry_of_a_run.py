@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dschat.optimal_transport import TokenGeometry
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
+from toys.jobs import Job, make_folders, ppo_arguments, run_job
 
 NEIGHBORS = 50
 

@@ -9,7 +9,7 @@ import torch
 
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
+from toys.jobs import Job, make_folders, ppo_arguments, run_job
 
 LETTER = "e"
 STEPS = 25

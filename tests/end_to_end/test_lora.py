@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from dschat.offline import setup as supervised_setup
 from dschat.rlhf import plan as ppo_plan
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, without_times
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments, without_times
 
 ADAPTED = "--lora_dim 4 --lora_alpha 8 --only_optimize_lora --lora_learning_rate 1e-2"
 BOTH_ADAPTED = (

@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from dschat.data.tiny_apps import all_problems, build_rows
 from tests.config import commands
-from tests.jobs import WORDS, read_metrics
 from tests.launch import REPOSITORY, launch
-from tests.toy_models import make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import WORDS, read_metrics
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 TRAINING = REPOSITORY / "applications/DeepSpeed-Chat/training"
 STEP3 = TRAINING / "step3_rlhf_finetuning"

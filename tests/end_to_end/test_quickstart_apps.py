@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 
 from tests.judging.helpers import environment, read_rows
-from tests.launch import REPOSITORY
-
-PROGRAM = REPOSITORY / "scripts" / "quickstart_apps.py"
+from tests.launch import python_path
 
 
 def test_smoke_run_leaves_models_answers_and_a_report(tmp_path: Path) -> None:
-    words = [sys.executable, str(PROGRAM), "--fast", "--output", str(tmp_path / "out"), "--seed", "7"]
-    done = subprocess.run(words, env=environment(), capture_output=True, text=True, timeout=540, check=False)
+    program = [sys.executable, "-P", "-m", "quickstart.programs"]
+    words = [*program, "--fast", "--output", str(tmp_path / "out"), "--seed", "7"]
+    variables = environment(PYTHONPATH=python_path())
+    done = subprocess.run(words, env=variables, capture_output=True, text=True, timeout=540, check=False)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out = tmp_path / "out"
     summary = json.loads((out / "summary.json").read_text())

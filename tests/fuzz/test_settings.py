@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
 from typing import Any
 
@@ -11,15 +10,13 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dschat.config import sections
+from dschat.config.flag import flags_of
 from dschat.config.steps import parse_reward_config, parse_sft_config
 from dschat.errors import UserError
+from tests.config.commands import section_classes
 from tests.fuzz.profiles import fuzzed
 
-FLAGS = sorted({
-    field.name for section in vars(sections).values() if dataclasses.is_dataclass(section)
-    for field in dataclasses.fields(section)
-})  # fmt: skip
+FLAGS = sorted({name for section in section_classes() for name in flags_of(section)})
 VALUES = (
     st.text(max_size=8) | st.integers() | st.floats() | st.booleans() | st.none() | st.dates()
     | st.lists(st.text(max_size=4) | st.integers(), max_size=3)

@@ -17,7 +17,7 @@ from dschat.data.splits import PHASES, grouped_parts, parse_proportions, permuta
 from dschat.errors import UserError
 from tests.data.helpers import data_source
 from tests.fuzz.profiles import fuzzed
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 GOOD_ROWS = [{"prompt": f"red {n}", "chosen": "cat", "rejected": f"dog {n}"} for n in range(10)]
 """Enough for training and evaluation."""

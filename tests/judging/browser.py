@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.launch import free_port
+from dschat.runtime.rendezvous import free_port
 
 START_SECONDS = 30
 

@@ -10,17 +10,15 @@ import torch
 
 from dschat.errors import UserError
 from dschat.models.causal_lm import (
-    check_context,
     grow_embeddings,
     load_causal_lm,
-    model_config,
     position_ids,
     positional_inputs,
     response_logits,
     token_entropies,
     token_log_probs,
 )
-from tests.toy_models import FAMILIES, make_causal_lm
+from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
 
 VOCABULARY = 47
 
@@ -92,22 +90,14 @@ def test_embeddings_grow_and_never_shrink(family: str) -> None:
     assert torch.equal(after[:VOCABULARY], before)
 
 
-def test_dropout_overrides_every_rate_and_keeps_them_by_default(tmp_path: Path) -> None:
-    make_causal_lm("gpt2", vocab_size=VOCABULARY).save_pretrained(tmp_path)
-    assert model_config(str(tmp_path), dropout=None, trust_remote_code=False).resid_pdrop == 0.1
-    config = model_config(str(tmp_path), dropout=0.0, trust_remote_code=False)
-    assert (config.resid_pdrop, config.embd_pdrop, config.attn_pdrop) == (0.0, 0.0, 0.0)
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_dropout_acts_in_training_alone(family: str, tmp_path: Path) -> None:
     make_causal_lm(family, vocab_size=VOCABULARY).save_pretrained(tmp_path)
+    checked = bare_checkpoint(tmp_path, num_tokens=VOCABULARY)
     ids = torch.arange(5, 25)[None]
     outputs = {}
     for rate in (0.0, 0.5):
-        model = load_causal_lm(
-            str(tmp_path), tokenizer_length=VOCABULARY, dtype=torch.float32, dropout=rate, trust_remote_code=False
-        )
+        model = load_causal_lm(checked, dtype=torch.float32, dropout=rate)
         for training in (False, True):
             with torch.no_grad():
                 outputs[rate, training] = model.train(training)(input_ids=ids).logits
@@ -120,13 +110,4 @@ def test_dropout_acts_in_training_alone(family: str, tmp_path: Path) -> None:
 def test_loading_a_folder_without_weights_says_so(tmp_path: Path) -> None:
     make_causal_lm("llama", vocab_size=VOCABULARY).config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
-        load_causal_lm(
-            str(tmp_path), tokenizer_length=VOCABULARY, dtype=torch.float32, dropout=None, trust_remote_code=False
-        )
-
-
-def test_rows_longer_than_the_positions_are_refused() -> None:
-    config = make_causal_lm("llama", vocab_size=VOCABULARY, positions=64).config
-    check_context(config, 64, "--max_seq_len")
-    with pytest.raises(UserError, match="--max_seq_len make rows of 65 tokens, but the model has 64"):
-        check_context(config, 65, "--max_seq_len")
+        load_causal_lm(bare_checkpoint(tmp_path, num_tokens=VOCABULARY), dtype=torch.float32)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.errors import UserError
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
 from dschat.models.lora import (
@@ -27,7 +27,7 @@ from dschat.models.lora import (
     save_weights,
 )
 from dschat.models.reward_model import TokenScorer, load_token_scorer
-from tests.toy_models import FAMILIES, make_causal_lm, make_config
+from toys.models import FAMILIES, bare_checkpoint, make_causal_lm, make_config
 
 VOCABULARY = 47
 IDS = torch.tensor([[5, 6, 7, 8, 9], [10, 11, 12, 13, 14]])
@@ -51,16 +51,12 @@ def train_a_little(model: nn.Module) -> None:
 
 
 def load(folder: Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    return load_causal_lm(
-        str(folder), tokenizer_length=VOCABULARY, dtype=dtype, dropout=None, trust_remote_code=False
-    ).eval()
+    return load_causal_lm(bare_checkpoint(folder, num_tokens=VOCABULARY), dtype=dtype).eval()
 
 
 def load_scorer(folder: Path, *, fresh_head: bool = False) -> TokenScorer:
-    return load_token_scorer(
-        str(folder), fresh_head=fresh_head, tokenizer_length=VOCABULARY, pad_token_id=0, dtype=torch.float32,
-        dropout=None, trust_remote_code=False,
-    ).eval()  # fmt: skip
+    checked = bare_checkpoint(folder, num_tokens=VOCABULARY)
+    return load_token_scorer(checked, fresh_head=fresh_head, dtype=torch.float32).eval()
 
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
@@ -302,10 +298,8 @@ def test_an_adapter_of_a_model_in_four_bits_is_saved_in_sixteen(
     modules = pytest.importorskip("bitsandbytes").nn.modules
     monkeypatch.setattr(modules, "has_avx512bf16", lambda: False)  # its layout for CPUs needs wider layers than ours
     make_causal_lm(family, vocab_size=VOCABULARY).save_pretrained(tmp_path / "base")
-    model = load_causal_lm(
-        str(tmp_path / "base"), tokenizer_length=VOCABULARY, dtype=torch.bfloat16, dropout=None,
-        trust_remote_code=False, four_bit=True,
-    ).eval()  # fmt: skip
+    checked = bare_checkpoint(tmp_path / "base", num_tokens=VOCABULARY)
+    model = load_causal_lm(checked, dtype=torch.bfloat16, four_bit=True).eval()
     before = logits(model)
     add_adapter(model, settings(), seed=0)
     train_a_little(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,17 +19,15 @@ from dschat.models.reward_model import (
     load_token_scorer,
     pairwise_loss,
 )
-from tests.toy_models import FAMILIES, make_causal_lm
+from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
 
 VOCABULARY = 47
 PAD = 0
 
 
 def load(path: Path, *, fresh_head: bool) -> TokenScorer:
-    return load_token_scorer(
-        str(path), fresh_head=fresh_head, tokenizer_length=VOCABULARY, pad_token_id=PAD, dtype=torch.float32,
-        dropout=0.0, trust_remote_code=False,
-    ).eval()  # fmt: skip
+    checked = bare_checkpoint(path, num_tokens=VOCABULARY)
+    return load_token_scorer(checked, fresh_head=fresh_head, dtype=torch.float32, dropout=0.0).eval()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -67,14 +66,14 @@ def test_a_language_model_is_refused_where_a_reward_model_is_needed(tmp_path: Pa
     with pytest.raises(UserError, match=r"has no score head.*pass the step_<n> folder"):
         load(tmp_path, fresh_head=False)
     with pytest.raises(UserError, match=r"--critic_model_name_or_path .*no score head"):
-        check_has_head("critic_model_name_or_path", str(tmp_path))
+        check_has_head(replace(bare_checkpoint(tmp_path, num_tokens=VOCABULARY), flag="critic_model_name_or_path"))
 
 
 def test_a_reward_model_passes_the_check_and_loads_with_the_plain_library(tmp_path: Path) -> None:
     make_causal_lm("llama", vocab_size=VOCABULARY).save_pretrained(tmp_path / "sft")
     scorer = load(tmp_path / "sft", fresh_head=True)
     scorer.model.save_pretrained(tmp_path / "reward")
-    check_has_head("critic_model_name_or_path", str(tmp_path / "reward"))
+    check_has_head(bare_checkpoint(tmp_path / "reward", num_tokens=VOCABULARY))
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "reward").eval()
     ids = torch.tensor([[5, 6, 7]])
     with torch.no_grad():
@@ -87,7 +86,7 @@ def test_a_damaged_weights_file_is_named(tmp_path: Path) -> None:
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match=r"model\.safetensors is damaged or incomplete"):
-        check_has_head("critic_model_name_or_path", str(tmp_path))
+        check_has_head(replace(bare_checkpoint(tmp_path, num_tokens=VOCABULARY), flag="critic_model_name_or_path"))
 
 
 def naive_pair_loss(chosen: list[float], rejected: list[float], ids_c: list[int], ids_r: list[int]) -> float:

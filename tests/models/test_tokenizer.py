@@ -1,4 +1,4 @@
-"""Finding model folders, and the rule for special tokens."""
+"""The rule for special tokens."""
 
 from __future__ import annotations
 
@@ -11,25 +11,20 @@ import sentencepiece
 from transformers import PreTrainedTokenizerFast
 
 from dschat.errors import UserError
-from dschat.models.tokenizer import (
-    check_model_path,
-    check_same_tokenizer,
-    end_of_conversation_id,
-    end_of_conversation_text,
-    load_tokenizer,
-)
-from tests.toy_models import make_config
-from tests.toy_tokenizers import make_tokenizer
+from dschat.models.checked import check_model
+from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id, end_of_conversation_text
+from toys.models import make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 
 def save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
     tokenizer.save_pretrained(folder)
-    make_config("llama", vocab_size=len(tokenizer)).save_pretrained(folder)
+    make_causal_lm("llama", vocab_size=len(tokenizer)).save_pretrained(folder)
     return str(folder)
 
 
 def load(path: str, token: str | None = None) -> PreTrainedTokenizerFast:
-    return load_tokenizer("model_name_or_path", path, end_of_conversation_token=token, trust_remote_code=False)
+    return check_model("model_name_or_path", path, end_of_conversation_token=token).tokenizer
 
 
 def test_missing_padding_token_becomes_the_eos_and_adds_no_row(tmp_path: Path) -> None:
@@ -76,7 +71,7 @@ def test_a_sentencepiece_model_is_loaded(tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "tokenizer.model").write_bytes(trained.getvalue())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "LlamaTokenizer"}))
-    make_config("llama", vocab_size=64).save_pretrained(tmp_path)
+    make_causal_lm("llama", vocab_size=64).save_pretrained(tmp_path)
     loaded = load(str(tmp_path))
     ids = loaded("the cat runs", add_special_tokens=False).input_ids
     assert loaded.decode(ids).strip() == "the cat runs"
@@ -87,16 +82,3 @@ def test_same_tokenizers_pass_and_different_ones_are_told_apart() -> None:
     check_same_tokenizer(make_tokenizer(), make_tokenizer(pad="eos"))
     with pytest.raises(UserError, match=r"different tokenizers \(300 and 280 tokens, for example"):
         check_same_tokenizer(make_tokenizer(), make_tokenizer(vocab_size=280))
-
-
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere", "models/summarize/sft"])
-def test_what_looks_like_a_folder_never_goes_to_the_hub(name: str) -> None:
-    with pytest.raises(UserError, match=r"--model_name_or_path .* there is no folder /"):
-        check_model_path("model_name_or_path", name)
-
-
-def test_a_hub_name_is_left_alone_and_a_folder_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    save(tmp_path / "sft", make_tokenizer())
-    monkeypatch.chdir(tmp_path)
-    assert check_model_path("model_name_or_path", "google/gemma-2b") == "google/gemma-2b"
-    assert check_model_path("model_name_or_path", "sft") == str(tmp_path / "sft")

@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 
 from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
+from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
-from dschat.models.tokenizer import check_model_path, load_config, load_tokenizer
-from dschat.models.weights import check_weights
-from tests.jobs import make_folders
+from toys.jobs import make_folders
 
 FLAG = "model_name_or_path"
 
@@ -37,14 +36,11 @@ def folder(folders: dict[str, str], tmp_path: Path) -> Path:
 
 def look(path: Path | str, *, trust_remote_code: bool = False) -> None:
     """What every step does before weights are read."""
-    checked = check_model_path(FLAG, str(path))
-    load_config(FLAG, checked, trust_remote_code=trust_remote_code)
-    load_tokenizer(FLAG, checked, end_of_conversation_token=None, trust_remote_code=trust_remote_code)
-    check_weights(FLAG, checked)
+    check_model(FLAG, str(path), trust_remote_code=trust_remote_code)
 
 
 def load(path: Path | str) -> None:
-    load_causal_lm(str(path), tokenizer_length=300, dtype=torch.float32, dropout=None, trust_remote_code=False)
+    load_causal_lm(check_model(FLAG, str(path)), dtype=torch.float32)
 
 
 def sentence(action: Callable[[Path], None], folder: Path) -> str:
@@ -180,7 +176,7 @@ def test_code_in_a_model_folder_is_not_run_and_its_flag_is_named(folder: Path, t
     message = sentence(look, folder)
     assert "it brings Python code of its own, which is not run unless --trust_remote_code is given" in message
     assert not canary.exists()
-    load_config(FLAG, str(folder), trust_remote_code=True)
+    look(folder, trust_remote_code=True)
     assert canary.exists()
 
 
@@ -203,7 +199,4 @@ def test_missing_weights_of_a_reward_model_are_listed(folders: dict[str, str], t
     shutil.copytree(folders["reward"], tmp_path / "reward")
     change_config(tmp_path / "reward", num_hidden_layers=3)
     with pytest.raises(UserError, match=r"lacks the weights model.layers.2.*, .*, .* and 6 more$"):
-        load_token_scorer(
-            str(tmp_path / "reward"), fresh_head=False, tokenizer_length=300, pad_token_id=0, dtype=torch.float32,
-            dropout=None, trust_remote_code=False,
-        )  # fmt: skip
+        load_token_scorer(check_model(FLAG, str(tmp_path / "reward")), fresh_head=False, dtype=torch.float32)

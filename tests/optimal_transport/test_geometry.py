@@ -138,8 +138,8 @@ def test_kernel_at_nearest_is_the_median_token_s_kernel_value() -> None:
 @pytest.mark.parametrize(
     ("epsilon", "transport", "words"),
     [
-        (0.01, "truncated", ["WARNING", "inactive", "--epsilon_unit nearest", "--transport capped"]),
-        (0.01, "capped", ["WARNING", "converges slowly", "--max_iter"]),
+        (0.01, "truncated", ["WARNING", "inactive", "raise epsilon", "capped transport"]),
+        (0.01, "capped", ["WARNING", "converges slowly", "more rounds"]),
         (0.3, "truncated", ["Semantic regime"]),
         (100.0, "truncated", ["Blurred regime"]),
     ],
@@ -150,17 +150,18 @@ def test_report_names_the_regime_and_what_changes_it(epsilon: float, transport: 
     for word in ["V = 31", "k1 = 4", "1.414", f"epsilon = {epsilon:.4g}", *words]:
         assert word in report
     assert ("WARNING" in report) == ("WARNING" in words)
+    assert "--" not in report
     assert geometry.is_semantic_term_inactive(epsilon) == (epsilon == 0.01)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"num_neighbors": 0}, "--cost_dim must be at least 1, got 0; the paper uses --cost_dim 512"),
-        ({"block_size": 0}, "--block_size"),
-        ({"metric": "L3"}, "--cost_type must be L2"),
-        ({"far_cost": 0.0}, "--far_cost must be positive"),
-        ({"far_cost": math.inf}, "--far_cost must be positive"),
+        ({"num_neighbors": 0}, "num_neighbors must be at least 1, got 0"),
+        ({"block_size": 0}, "block_size must be at least 1, got 0"),
+        ({"metric": "L3"}, "metric must be 'l2' or 'cosine', got 'L3'"),
+        ({"far_cost": 0.0}, "far_cost must be positive"),
+        ({"far_cost": math.inf}, "far_cost must be positive"),
         ({"embeddings": torch.ones(1, 3)}, "at least 2 tokens"),
         ({"embeddings": torch.ones(3)}, "shape"),
         ({"embeddings": torch.tensor([[0.0], [1.0], [math.nan], [2.0]])}, "embedding of token 2 holds NaN or inf"),

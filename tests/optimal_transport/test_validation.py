@@ -16,17 +16,17 @@ from tests.optimal_transport.problems import random_problem
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_k": 0}, "--top_k must be at least 1, got 0; the paper uses --top_k 128"),
-        ({"epsilon": 0.0}, "--epsilon must be positive and finite, got 0.0; the paper uses --epsilon 0.01"),
-        ({"epsilon": -1.0}, "--epsilon must be positive"),
-        ({"epsilon": math.nan}, "--epsilon must be positive"),
-        ({"max_iter": 0}, "--max_iter must be at least 1, got 0; the paper uses --max_iter 10"),
-        ({"tol": -1e-3}, "--tol must be at least 0"),
-        ({"tol": math.nan}, "--tol must be at least 0"),
-        ({"transport": "exact"}, "--transport must be truncated .* or capped, got 'exact'"),
-        ({"support": "global"}, "--support must be position .* or batch, got 'global'"),
-        ({"debias": True}, "--debias needs --transport capped"),
-        ({"normalize": True, "transport": "capped"}, "--normalize needs --transport truncated"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"epsilon": 0.0}, "epsilon must be positive and finite, got 0.0"),
+        ({"epsilon": -1.0}, "epsilon must be positive"),
+        ({"epsilon": math.nan}, "epsilon must be positive"),
+        ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
+        ({"tol": -1e-3}, "tol must be at least 0"),
+        ({"tol": math.nan}, "tol must be at least 0"),
+        ({"transport": "exact"}, "transport must be 'truncated' or 'capped', got 'exact'"),
+        ({"support": "global"}, "support must be 'position' or 'batch', got 'global'"),
+        ({"debias": True}, "debias needs capped transport"),
+        ({"normalize": True, "transport": "capped"}, "normalize needs truncated transport"),
     ],
 )
 def test_settings_out_of_range(settings: dict[str, object], message: str) -> None:

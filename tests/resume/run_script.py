@@ -13,11 +13,9 @@ from pathlib import Path
 
 def main() -> None:
     """Run every job in order; the first argument may be the launcher's --local_rank."""
-    # the launcher puts the script's folder on the path, not the repository's root
-    sys.path.insert(0, str(Path(__file__).parents[2]))
     from dschat.errors import Stopped, run_guarded
     from dschat.runtime import faults
-    from tests.jobs import Job, run_job
+    from toys.jobs import Job, run_job
 
     def run(entry: dict[str, object]) -> None:
         stopped = False

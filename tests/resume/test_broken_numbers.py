@@ -16,8 +16,8 @@ from dschat.offline.sft import SFTObjective
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import Job, run_job
-from tests.resume.runs import job
+from soak.runs import job
+from toys.jobs import Job, run_job
 
 pytestmark = pytest.mark.usefixtures("process_group")
 

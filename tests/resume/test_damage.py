@@ -14,9 +14,9 @@ import pytest
 
 from dschat.errors import UserError
 from dschat.runtime.resume import find_state
-from tests.jobs import run_job
-from tests.resume.forks import Forks, numbers, weights
-from tests.resume.runs import job
+from soak.forks import Forks, numbers, weights
+from soak.runs import job
+from toys.jobs import run_job
 
 pytestmark = pytest.mark.usefixtures("process_group")
 

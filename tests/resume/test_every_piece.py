@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.jobs import Job
-from tests.resume.forks import Forks, numbers, weights
+from soak.forks import Forks, numbers, weights
+from soak.runs import job
 from tests.resume.mutations import FORGET, PIECES
-from tests.resume.runs import job
+from toys.jobs import Job
 
 REMEMBERING = "tests.resume.mutations:remember_everything"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from dschat.runtime.store import list_states
-from tests.resume.file_operations import can_watch
-from tests.resume.forks import Forks, numbers, weights
-from tests.resume.runs import STEPS, job
-from tests.resume.trials import KILLED, numbered
+from soak.file_operations import can_watch
+from soak.forks import Forks, numbers, weights
+from soak.runs import STEPS, job
+from soak.trials import KILLED, numbered
 
 TOTAL = 36
 """Steps of a run: more than there are kills that cost one."""

@@ -13,11 +13,11 @@ from dschat.errors import TrainingFault
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import read_metrics, run_job
-from tests.resume.forks import Forks, weights
+from soak.forks import Forks, weights
+from soak.runs import job
 from tests.resume.mutations import SILENT_STEPS, say
-from tests.resume.runs import job
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import read_metrics, run_job
+from toys.tokenizers import make_tokenizer
 
 EOS = int(make_tokenizer().eos_token_id)
 EMPTY = ([EOS], [EOS, EOS, EOS], [EOS, 50, 51])

@@ -16,9 +16,9 @@ from dschat.errors import Stopped, TrainingFault, UserError
 from dschat.runtime import faults, stopping, store
 from dschat.runtime.lock import RunLock
 from dschat.runtime.stopping import StopRequests
-from tests.jobs import read_metrics, run_job
-from tests.resume.forks import Forks, numbers, weights
-from tests.resume.runs import STEPS, job
+from soak.forks import Forks, numbers, weights
+from soak.runs import STEPS, job
+from toys.jobs import read_metrics, run_job
 
 RESUMABLE = 75
 

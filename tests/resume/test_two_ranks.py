@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from dschat.runtime import faults
-from tests.jobs import Job, ppo_arguments, supervised_arguments
+from soak.forks import Ended, Forks, numbers, weights
 from tests.launch import launch
-from tests.resume.forks import Ended, Forks, numbers, weights
+from toys.jobs import Job, ppo_arguments, supervised_arguments
 
 SCRIPT = Path(__file__).parent / "run_script.py"
 PARTITIONED = (

@@ -12,7 +12,7 @@ import pytest
 from dschat.errors import UserError
 from dschat.rlhf.constituency import Constituent, StanzaParser, constituent_starts, constituents, token_ends
 from tests.oracles.segment_loops import Node, leaves, phrase_segments
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 TEXT = "The cat sees a big red bird. It runs"
 

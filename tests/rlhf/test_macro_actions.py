@@ -149,5 +149,5 @@ def test_missing_input_is_an_error() -> None:
     mask = torch.ones(1, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="'randomized' lack their input"):
         segment_boundaries(mask, condition="randomized")
-    with pytest.raises(ValueError, match="--ngram must be at least 1"):
+    with pytest.raises(ValueError, match="ngram must be at least 1"):
         segment_boundaries(mask, condition="fixed", ngram=0)

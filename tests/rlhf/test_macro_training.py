@@ -16,7 +16,7 @@ from dschat.rlhf.constituency import Constituent
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_math import generalized_advantages
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 TOLERANCE = 2e-4  # relative, float32, five optimizer steps with sums in another order
 CONDITIONS = {

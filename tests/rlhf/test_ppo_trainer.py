@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault
+from dschat.models.checked import check_model
 from dschat.rlhf import ppo_trainer
 from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores, build_reward_source
-from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine, ModelPaths
+from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
 from dschat.rlhf.rollout import AnswerTokens
-from tests.jobs import make_folders, ppo_arguments
 from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
-from tests.toy_tokenizers import make_tokenizer
+from toys.jobs import make_folders, ppo_arguments
 
 TOLERANCE = 2e-4  # float32 engines against float64 models
 BETA, CLIP = 0.3, 1.5
@@ -42,12 +42,11 @@ class Case:
 
     def __init__(self, folder: Path, pad: Literal["pad", "eos"]) -> None:
         paths = make_folders(folder, pad=pad)
-        self.tokenizer = make_tokenizer(pad=pad)
+        checkpoints = Checkpoints(*(check_model(name, paths[name]) for name in ("sft", "reward")))
+        self.tokenizer = checkpoints.actor.tokenizer
         # another actor than the reference, so that the penalty is not zero
         self.config = self._config(paths, folder)
-        self.engine = DeepSpeedRLHFEngine(
-            self.config, ModelPaths(paths["sft"], paths["reward"]), self.tokenizer, total_updates=5, device=CPU
-        )
+        self.engine = DeepSpeedRLHFEngine(self.config, checkpoints, total_updates=5, device=CPU)
         with torch.no_grad():
             for parameter in self.engine.reference.parameters():
                 parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))

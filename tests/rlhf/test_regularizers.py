@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.models.causal_lm import token_log_probs
 from dschat.optimal_transport import TokenGeometry, token_potentials
 from dschat.rlhf.regularizers import Regularizer, ResponsePositions, build_regularizer
@@ -141,6 +141,7 @@ def test_every_regularizer_describes_itself(config: DivergenceConfig) -> None:
 def test_wasserstein_warns_when_the_semantic_term_is_inactive() -> None:
     cold = build(WassersteinConfig(epsilon=0.001, cost_dim=7)).describe()
     warm = build(WassersteinConfig(epsilon=1.0, cost_dim=7)).describe()
-    assert "--epsilon" in cold
+    assert cold.endswith("--epsilon_unit nearest --epsilon 0.2, or --transport capped.")
+    assert "--" not in build(WassersteinConfig(epsilon=0.3, cost_dim=7)).describe()
     assert "inactive" in cold
     assert "inactive" not in warm

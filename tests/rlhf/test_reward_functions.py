@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from dschat.config.sections import LearnedRewardConfig
+from dschat.config.rewards import LearnedRewardConfig
 from dschat.errors import UserError
 from dschat.rlhf import rlhf_engine
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import build_reward_source, check_reward_source
 from dschat.rlhf.reward_sources.python_function import FunctionReward
 from dschat.rlhf.reward_sources.weighted_sum import WeightedSum
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
 from tests.launch import REPOSITORY
+from toys.jobs import Job, make_folders, ppo_arguments, run_job
 
 MODULE = """
 import math

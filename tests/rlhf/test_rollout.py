@@ -7,7 +7,7 @@ import torch
 
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.rollout import AnswerTokens, answer_mask, make_rollout
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 EOS, OTHER_STOP = 2, 3
 

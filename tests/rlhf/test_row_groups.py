@@ -15,7 +15,7 @@ from dschat.rlhf import row_groups, scoring
 from dschat.rlhf.experience import Experience, real_columns
 from dschat.rlhf.reward_sources import learned_model
 from dschat.rlhf.row_groups import RowGroup, group_rows
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 
 def make_mask(seed: int, rows: int, prompt: int, response: int) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import MacroActionConfig
+from dschat.config.ppo import MacroActionConfig
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.constituency import Constituent
 from dschat.rlhf.experience import Rollout
@@ -16,7 +16,7 @@ from dschat.rlhf.macro_actions import random_lengths
 from dschat.rlhf.rollout import AnswerTokens, make_rollout
 from dschat.rlhf.segmenter import Segmenter, Segments
 from tests.oracles.segment_loops import fixed_starts, perplexity_starts
-from tests.toy_tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer
 
 TOKENIZER = make_tokenizer()
 PROMPTS = ["red", "The sum", "a", "values", "What is the sum?", "list", "of", "items"]

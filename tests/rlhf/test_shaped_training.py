@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case
 from tests.rlhf.test_unsupervised import answer_loss, gradient_norm
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 
 STEPS = 4
 ENTROPY_COEF = 0.7

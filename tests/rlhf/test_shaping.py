@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.rlhf.experience import Experience, Rollout
 from dschat.rlhf.shaping import RewardShaper, RunningMoments, adapted_coefficient
@@ -113,7 +113,7 @@ def test_answers_without_an_end_pay() -> None:
 )
 def test_penalty_clip_is_the_published_one_unless_asked_for(section: type, flags: str, expected: float | None) -> None:
     config = config_of(f"--kl_ctl 0.1 {flags}", section)
-    assert config.penalty_clip == expected
+    assert config.effective_penalty_clip == expected
     far = torch.tensor([[-1e4, 1e4]])
     clipped = RewardShaper(config).clipped_penalty(far)
     bound = 1e4 if expected is None else expected / 0.1

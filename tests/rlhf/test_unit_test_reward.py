@@ -15,18 +15,20 @@ from torch import Tensor
 
 from dschat.code_execution.apps_tests import Outcome, TestReport
 from dschat.code_execution.pool import Grading, Job, ungraded
-from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
+from dschat.config.regularizers import DivergenceConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.errors import TrainingFault, UserError
+from dschat.models.checked import check_model
 from dschat.models.reward_model import has_head
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.unit_tests import UnitTestReward
 from dschat.rlhf.run_ppo import run_ppo
-from tests import jobs
 from tests.code_execution.processes import descendants
-from tests.jobs import make_folders, ppo_arguments, run_job, write_problems
-from tests.toy_tokenizers import make_tokenizer
+from toys import jobs
+from toys.jobs import make_folders, ppo_arguments, run_job, write_problems
+from toys.tokenizers import make_tokenizer
 
 ANSWERS = ("print(0)", "", "```python\nprint(2)\n```", "broken", "lost")
 UNUSABLE = 1
@@ -204,7 +206,7 @@ def test_a_run_needs_no_reward_model_and_grades_every_answer_on_its_own_problem(
     assert 0 < training[0]["strict_pass_rate"] < 1
     assert training[0]["strict_pass_rate"] * 8 == pytest.approx(round(training[0]["strict_pass_rate"] * 8))
     assert {"eval_test_pass_rate", "eval_strict_pass_rate"} <= set(training[-1])
-    assert has_head("critic_model_name_or_path", str(tmp_path / "out/critic"))
+    assert has_head(check_model("critic_model_name_or_path", str(tmp_path / "out/critic")))
     assert descendants(os.getpid()) == before
     assert f"the critic starts from {paths['sft']} with a new score head" in capsys.readouterr().out
 

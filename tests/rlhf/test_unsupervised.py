@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.plain_text import TextBlocks
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_text
 from tests.rlhf.test_ppo_trainer import ANSWERS, BETA, CLIP, CPU, PROMPTS, Case
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times, write_text
 
 COEFFICIENT = 0.7
 SEED = 1234

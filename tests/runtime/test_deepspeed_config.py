@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dschat.config.adapter import AdapterSettings
-from dschat.config.sections import RuntimeConfig, ScheduleConfig
+from dschat.config.lora import AdapterSettings
+from dschat.config.runtime import RuntimeConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import UserError
 from dschat.models.lora import add_adapter
 from dschat.runtime.deepspeed_config import (
@@ -21,7 +22,7 @@ from dschat.runtime.deepspeed_config import (
     training_stage,
     usable_dtype,
 )
-from tests.toy_models import make_causal_lm
+from toys.models import make_causal_lm
 
 OPTIMIZATION = Optimization(
     learning_rate=1e-3, weight_decay=0.1, micro_batch_size=4, schedule=ScheduleConfig(gradient_accumulation_steps=3),

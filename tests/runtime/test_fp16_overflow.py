@@ -9,7 +9,7 @@ import pytest
 import torch
 from deepspeed.accelerator import get_accelerator
 
-from dschat.config.sections import ScheduleConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import TrainingFault
 from dschat.offline.loop import BatchResult
 from dschat.offline.sft import SFTObjective
@@ -19,8 +19,8 @@ from dschat.runtime.distributed import whole_state_dict
 from dschat.runtime.guards import NonFinite
 from dschat.runtime.metrics import Sums
 from dschat.runtime.stepping import step_all
-from tests.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
-from tests.toy_models import make_causal_lm
+from toys.jobs import Job, make_folders, ppo_arguments, run_job, supervised_arguments
+from toys.models import make_causal_lm
 
 TOO_MUCH = 1e6
 """Times a loss, its gradients do not fit fp16 at any usual loss scale."""

@@ -13,7 +13,7 @@ import torch
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from dschat.runtime.health import BASELINE_STEPS, RunHealth
-from tests.jobs import Job, make_folders, ppo_arguments, run_job
+from toys.jobs import Job, make_folders, ppo_arguments, run_job
 
 USUAL = {"reward": 1.0, "reward_std": 0.5, "response_length": 20.0, "penalty_per_answer": 4.0}
 

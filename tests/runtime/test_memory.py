@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.models.lora import adapter_sizes
 from dschat.runtime.deepspeed_config import Placement
 from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
-from tests.toy_models import FAMILIES, make_causal_lm, make_config
+from toys.models import FAMILIES, make_causal_lm, make_config
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dschat.runtime.model_folders import export_model, link, link_files
-from tests.toy_models import FAMILIES, make_causal_lm
-from tests.toy_tokenizers import make_tokenizer
+from toys.models import FAMILIES, make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from dschat.config.sections import ScheduleConfig
+from dschat.config.training import ScheduleConfig
 from dschat.runtime.deepspeed_config import Optimization, Placement, training_engine, training_settings
 from dschat.runtime.distributed import whole_state_dict
 from dschat.runtime.guards import NonFinite
 from dschat.runtime.stepping import gradients_are_finite, step_all
-from tests.toy_models import make_causal_lm
+from toys.models import make_causal_lm
 
 PLACEMENTS = [
     *(Placement(stage, "fp32", offload=False) for stage in range(4)),

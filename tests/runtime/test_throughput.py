@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForSequenceClassification
 
 from dschat.runtime.throughput import forward_cost, now, peak_flops
-from tests.toy_models import FAMILIES, make_causal_lm, make_config
+from toys.models import FAMILIES, make_causal_lm, make_config
 
 VOCABULARY = 47
 

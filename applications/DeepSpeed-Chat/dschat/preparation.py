@@ -11,23 +11,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from dschat.checksums import folder_key
+from dschat.config.data import DataConfig, SFTDataConfig
 from dschat.config.decisive import decisive_settings
-from dschat.config.sections import DataConfig, OutputConfig, RuntimeConfig, SavingConfig, SFTDataConfig
+from dschat.config.runtime import OutputConfig, SavingConfig
+from dschat.config.steps import PPOConfig, RewardTrainingConfig, SFTConfig
 from dschat.data.phases import DataSource, Phase, PhaseData, build_phase
 from dschat.errors import UserError
-from dschat.models.causal_lm import check_context
-from dschat.models.tokenizer import SENTINEL_NONE, check_model_path, load_config, load_tokenizer
-from dschat.models.weights import check_weights
+from dschat.models.checked import CheckedModel, check_model
+from dschat.models.tokenizer import SENTINEL_NONE
 from dschat.runtime import files
 from dschat.runtime.distributed import decided_by_main, initialize, is_main_process, main_process_first
 from dschat.runtime.lock import RunLock
-from dschat.runtime.logging import set_up_logging
 from dschat.runtime.memory import MemoryMeter
 from dschat.runtime.resume import AUTO, NEVER, check_same_run, find_state
 from dschat.runtime.run import METRICS_NAME, Continuation
@@ -37,6 +37,10 @@ from dschat.runtime.store import STATES_FOLDER, StateStore
 logger = logging.getLogger(__name__)
 
 
+C = TypeVar("C", SFTConfig, RewardTrainingConfig, PPOConfig)
+StepConfig = SFTConfig | RewardTrainingConfig | PPOConfig
+
+
 @dataclass(frozen=True)
 class Prepared:
     """What a step starts from."""
@@ -44,60 +48,56 @@ class Prepared:
     device: torch.device
     output: Path
     """The folder that the run works in."""
-    model_path: str
-    """Checked name or folder of the model that brought the tokenizer."""
-    tokenizer: PreTrainedTokenizerBase
+    model: CheckedModel
+    """The checkpoint whose tokenizer made the data."""
     data: PhaseData
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """Of all models of the step."""
+        return self.model.tokenizer
+
+
+def check_named_model(config: StepConfig, flag: str, path: str) -> CheckedModel:
+    """`check_model` with the settings of a step."""
+    return check_model(
+        flag,
+        path,
+        end_of_conversation_token=config.data.end_of_conversation_token,
+        trust_remote_code=config.runtime.trust_remote_code,
+    )
 
 
 def prepare(
+    config: StepConfig,
+    model: CheckedModel,
     *,
     phase: Phase,
-    model_flag: str,
-    model_path: str,
     max_length: int,
-    row_length: int,
-    length_flags: str,
-    data: DataConfig,
-    runtime: RuntimeConfig,
-    output: OutputConfig,
-    resume: str = NEVER,
     sft_data: SFTDataConfig | None = None,
     needs_tests: bool = False,
 ) -> Prepared:
-    """Check the model folder, join the ranks, and tokenise this step's share of the data; no weights are read.
+    """Join the ranks, and tokenise this step's share of the data; no weights are read.
 
     Args:
+        config: settings of the step.
+        model: brings the tokenizer.
         phase: which share and form of the data.
-        model_flag, model_path: the flag that names the model, and its value.
         max_length: limit of tokens for the data: the whole row, or the prompt in step 3.
-        row_length: tokens of the longest row that the model will see.
-        length_flags: the flags that decide `row_length`, for messages.
-        data, runtime, output, sft_data: sections of the settings.
-        resume: --resume, which decides whether the folder may hold a run.
+        sft_data: what only step 1 has.
         needs_tests: whether rows without tests that can be run are left out.
     """
-    set_up_logging()
-    checked = check_model_path(model_flag, model_path)
-    config = load_config(model_flag, checked, trust_remote_code=runtime.trust_remote_code)
-    check_context(config, row_length, length_flags)
-    tokenizer = load_tokenizer(
-        model_flag,
-        checked,
-        end_of_conversation_token=data.end_of_conversation_token,
-        trust_remote_code=runtime.trust_remote_code,
-    )
-    check_weights(model_flag, checked)
+    runtime = config.runtime
     device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
     if runtime.local_rank >= 0:
         follow_launcher()
-    check_holds_no_run(output, resume)
-    folder = work_folder(output, dry_run=runtime.dry_run)
-    source = data_source(data, folder, seed=runtime.seed, sft_data=sft_data, needs_tests=needs_tests)
+    check_holds_no_run(config.output, config.saving.resume)
+    folder = work_folder(config.output, dry_run=runtime.dry_run)
+    source = data_source(config.data, folder, seed=runtime.seed, sft_data=sft_data, needs_tests=needs_tests)
     with main_process_first():
-        phase_data = build_phase(source, phase=phase, tokenizer=tokenizer, max_length=max_length)
+        phase_data = build_phase(source, phase=phase, tokenizer=model.tokenizer, max_length=max_length)
     logger.info("%s", phase_data.report.summary())
-    return Prepared(device, folder, checked, tokenizer, phase_data)
+    return Prepared(device, folder, model, phase_data)
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def check_holds_no_run(output: OutputConfig, resume: str) -> None:
         )
 
 
-def one_step(config: Any) -> Any:
+def one_step(config: C) -> C:
     """The settings of what a dry run does: one step, every file of which goes to its temporary folder."""
     return dataclasses.replace(
         config,
@@ -179,7 +179,7 @@ def describe_rehearsal(memory: MemoryMeter, prepared: Prepared, what: str = "") 
     )
 
 
-def continuation(config: Any, prepared: Prepared, models: Mapping[str, str]) -> Continuation:
+def continuation(config: StepConfig, prepared: Prepared, models: Mapping[str, CheckedModel]) -> Continuation:
     """From which state the run goes on, checked, and where its own states go; all ranks call it together.
 
     A dry run checks the state, but starts from the beginning.
@@ -187,17 +187,17 @@ def continuation(config: Any, prepared: Prepared, models: Mapping[str, str]) -> 
     Args:
         config: settings of the step.
         prepared: folder and data.
-        models: name or folder of every model that the run loads, by flag.
+        models: every checkpoint that the run loads, by flag.
     Raises:
         UserError: there is no such state, or it is of another run.
     """
     saving: SavingConfig = config.saving
     stage = prepared.data.report.phase
     settings = decisive_settings(config) | {"training rows (data, tokenizer, lengths)": prepared.data.key}
-    for flag, path in models.items():
-        if Path(path).is_dir():
+    for flag, model in models.items():
+        if Path(model.path).is_dir():
             settings.pop(f"--{flag}", None)
-            settings[f"content of --{flag}"] = decided_by_main(partial(folder_key, Path(path)))
+            settings[f"content of --{flag}"] = decided_by_main(partial(folder_key, Path(model.path)))
     point = find_state(output_path(config.output), saving.resume)
     if point is not None:
         check_same_run(point, stage=stage, settings=settings, override=saving.resume_override)

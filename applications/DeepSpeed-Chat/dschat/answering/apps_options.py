@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from dataclasses import dataclass
 
 from dschat.answering.dataset_names import CODE_DATASETS
 from dschat.answering.options import (
     GenerationOptions,
-    Group,
     add_how,
     add_what,
     add_where,
@@ -18,12 +16,12 @@ from dschat.answering.options import (
     model_name,
     with_places,
 )
-from dschat.config.sections import DataConfig, UnitTestRewardConfig
-from dschat.config.steps import check_unit_tests
+from dschat.config.bounds import check_bounds
+from dschat.config.data import DataConfig, PromptStyle
+from dschat.config.flag import flags_of
+from dschat.config.parse import add_flags, section_from
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.errors import UserError
-
-if TYPE_CHECKING:
-    from dschat.data.apps import PromptStyle
 
 
 @dataclass(frozen=True)
@@ -42,8 +40,12 @@ def parse_apps_options(argv: Sequence[str]) -> AppsOptions:
     Raises:
         UserError: a value that cannot work.
     """
-    found = vars(_parser().parse_args(argv))
-    del found["reward_model"]
+    words = vars(_parser().parse_args(argv))
+    del words["reward_model"]
+    grading = section_from(UnitTestRewardConfig, words)
+    found = {"apps_prompt": DataConfig.apps_prompt} | {
+        name: value for name, value in words.items() if name not in flags_of(UnitTestRewardConfig)
+    }
     check_generation(found)
     answers = found["num_return_sequences"]
     if answers < 1:
@@ -53,8 +55,7 @@ def parse_apps_options(argv: Sequence[str]) -> AppsOptions:
             f"--num-return-sequences {answers} needs answers that differ; leave out --ref-scores and set a "
             "--temperature above 0"
         )
-    grading = UnitTestRewardConfig(**{field.name: found.pop(field.name) for field in fields(UnitTestRewardConfig)})
-    check_unit_tests(grading)
+    check_bounds(grading)
     name = "dataset" if found["ref_scores"] else model_name(found["model"])
     return AppsOptions(**with_places(found, f"{name}_{found['num_samples']}.jsonl"), grading=grading)
 
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     add_what(what, result_name="<run>_<step>_<num-samples>.jsonl")
     add = what.add_argument
     add("--dataset", default="apps", help=f"{' or '.join(CODE_DATASETS)}, or a path with data in their form")
-    _add_field(what, DataConfig, "apps_prompt")
+    add_flags(what, DataConfig, "apps_prompt", hyphens=True)
     add("--ref-scores", action="store_true", help="run the dataset's own solutions; nothing is generated")
     add("--reward-model", help="for the published command, which names one: it is not read, the tests give the rewards")
     how = parser.add_argument_group("how to answer")
@@ -81,21 +82,6 @@ def _parser() -> argparse.ArgumentParser:
         help="answers to each problem; pass@k is reported for k up to it (default: 1)",
     )  # fmt: skip
     grading = parser.add_argument_group("how to run the programs")
-    for field in fields(UnitTestRewardConfig):
-        _add_field(grading, UnitTestRewardConfig, field.name)
+    add_flags(grading, UnitTestRewardConfig, hyphens=True)
     add_where(parser.add_argument_group("where to run"))
     return parser
-
-
-def _add_field(group: Group, section: type[Any], name: str) -> None:
-    """A flag of training, in the spelling of these programs and in its own."""
-    field = next(field for field in fields(section) if field.name == name)
-    kind = get_type_hints(section)[name]
-    settings: dict[str, Any] = {"type": kind}
-    if kind is bool:
-        settings = {"action": "store_true"}
-    elif get_origin(kind) is Literal:
-        settings = {"choices": get_args(kind)}
-    shown = "" if kind is bool else f" Default: {field.default}."
-    spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
-    group.add_argument(*spellings, default=field.default, help=field.metadata["help"] + shown, **settings)

@@ -17,7 +17,7 @@ from dschat.data.base import ASSISTANT, HUMAN
 from dschat.data.tokenise import TextEncoder
 from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
-from dschat.models.tokenizer import check_model_path, load_tokenizer
+from dschat.models.checked import check_model
 
 NEXT_TURN = HUMAN.strip()
 """Where a model without a chat template begins to speak for the person."""
@@ -105,19 +105,11 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
     Raises:
         UserError: no such model, or an answer would leave no room for a prompt.
     """
-    path = check_model_path("path", arguments.path)
-    remote = arguments.trust_remote_code
-    tokenizer = load_tokenizer("path", path, end_of_conversation_token=None, trust_remote_code=remote)
+    checked = check_model("path", arguments.path, trust_remote_code=arguments.trust_remote_code)
+    tokenizer = checked.tokenizer
     device = torch.device(arguments.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     default = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_causal_lm(
-        path,
-        tokenizer_length=len(tokenizer),
-        dtype=DTYPES.get(arguments.dtype, default),
-        dropout=None,
-        trust_remote_code=remote,
-    )
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 2**20
+    positions = checked.num_positions or 2**20
     longest = positions - arguments.max_new_tokens
     if longest < 1 or arguments.max_new_tokens < 1:
         raise UserError(f"--max_new_tokens must be between 1 and {positions - 1}, got {arguments.max_new_tokens}")
@@ -128,12 +120,13 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
         sampling = {"do_sample": True, "temperature": arguments.temperature, "top_k": arguments.top_k}
     settings = GenerationConfig(
         max_new_tokens=arguments.max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=checked.pad_token_id,
         stop_strings=None if tokenizer.chat_template else [NEXT_TURN],
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=list(checked.declared_end_ids) or tokenizer.eos_token_id,
         **sampling,
     )
     prefix = TextEncoder.create(tokenizer, end_of_conversation=None, max_length=longest).prefix
+    model = load_causal_lm(checked, dtype=DTYPES.get(arguments.dtype, default))
     return Chatbot(model.to(device).eval(), tokenizer, prefix, settings, longest)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dschat.answering.dataset_names import HUB_NAMES, folder_name
+from dschat.config.ppo import RolloutConfig
+from dschat.config.runtime import RuntimeConfig
 from dschat.errors import UserError
 
 DtypeName = Literal["auto", "fp32", "bf16", "fp16"]
@@ -116,7 +118,11 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to answer, with which models")
     add_what(what, result_name="<run>_<step>.jsonl")
     _add_scored(what)
-    add_how(parser.add_argument_group("how to answer"), top_k=50, max_new_tokens=256)
+    add_how(
+        parser.add_argument_group("how to answer"),
+        top_k=RolloutConfig.sampling_top_k,
+        max_new_tokens=RolloutConfig.max_answer_seq_len,
+    )
     add_where(parser.add_argument_group("where to run"))
     return parser
 
@@ -151,12 +157,18 @@ def add_what(group: Group, *, result_name: str) -> None:
 def add_how(group: Group, *, top_k: int, max_new_tokens: int) -> None:
     """Flags that say how tokens are chosen, with two of the defaults."""
     add = group.add_argument
-    add("--temperature", type=float, default=0.8, help="0 is greedy (default: 0.8)")
+    add("--temperature", type=float, default=RolloutConfig.temperature, help="0 is greedy (default: %(default)s)")
     add("--top-k", type=int, default=top_k, help="sample among this many tokens, 0 for all (default: %(default)s)")
-    add("--top-p", type=float, default=1.0, help="sample among the likeliest tokens of this mass (default: 1)")
+    top_p = RolloutConfig.sampling_top_p
+    add("--top-p", type=float, default=top_p, help="sample among the likeliest tokens of this mass (default: 1)")
     add("--max-new-tokens", type=int, default=max_new_tokens, help="longest answer in tokens (default: %(default)s)")
     add("--max-prompt-length", type=int, default=1024, help="longest prompt; longer ones are cut at the front")
-    add("--seed", type=int, default=1234, help="of the sampling; the choice of prompts never changes (default: 1234)")
+    add(
+        "--seed",
+        type=int,
+        default=RuntimeConfig.seed,
+        help="of the sampling, never of the choice of prompts (default: %(default)s)",
+    )
 
 
 def add_where(group: Group) -> None:

@@ -19,7 +19,7 @@ from dschat.data.cache import content_key
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
-from dschat.models.tokenizer import check_model_path, load_tokenizer
+from dschat.models.checked import check_model, find_model
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def policy_path(options: GenerationOptions) -> str:
             f"--model {options.model}: there is no folder {Path(options.model_folder).absolute()}; pass the step-<n> "
             "folder that step 3 wrote, or add --no-actor-folder"
         )
-    return check_model_path("model", options.model_folder)
+    return find_model("model", options.model_folder)
 
 
 def weights_key(path: str) -> str | None:
@@ -66,30 +66,21 @@ def weights_key(path: str) -> str | None:
 def load_policy(path: str, options: GenerationOptions, *, device: torch.device, dtype: torch.dtype) -> Policy:
     """The model that answers, its tokenizer, and how many tokens of a prompt it can take."""
     end = options.end_of_conversation_token
-    tokenizer = load_tokenizer(
-        "model", path, end_of_conversation_token=end, trust_remote_code=options.trust_remote_code
-    )
-    model = load_causal_lm(
-        path,
-        tokenizer_length=len(tokenizer),
-        dtype=dtype,
-        dropout=None,
-        trust_remote_code=options.trust_remote_code,
-    )
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None) or LONGEST_ROW
+    checked = check_model("model", path, end_of_conversation_token=end, trust_remote_code=options.trust_remote_code)
+    tokenizer = checked.tokenizer
+    positions = checked.num_positions or LONGEST_ROW
     longest = min(options.max_prompt_length, positions - options.max_new_tokens)
     if longest < 1:
         raise UserError(
             f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt: {path} has {positions} positions"
         )
     encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
-    declared = model.generation_config.eos_token_id
-    more = [] if declared is None else declared if isinstance(declared, list) else [declared]
     ends = EndTokens(
-        stop=tuple(dict.fromkeys([encoder.end_id, int(tokenizer.eos_token_id), *more])),
-        pad=int(tokenizer.pad_token_id),
-        vocab_size=len(tokenizer),
+        stop=tuple(dict.fromkeys([encoder.end_id, int(tokenizer.eos_token_id), *checked.declared_end_ids])),
+        pad=checked.pad_token_id,
+        vocab_size=checked.num_tokens,
     )
+    model = load_causal_lm(checked, dtype=dtype)
     return Policy(cast(PreTrainedModel, model.to(device).eval()), tokenizer, encoder, ends)
 
 

@@ -16,7 +16,8 @@ from transformers.utils.logging import disable_progress_bar
 from dschat.data.base import ASSISTANT, HUMAN
 from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
-from dschat.models.tokenizer import check_model_path, end_of_conversation_id, load_tokenizer
+from dschat.models.checked import check_model
+from dschat.models.tokenizer import end_of_conversation_id
 
 QUESTIONS = {
     "English": (
@@ -58,11 +59,11 @@ def greedy_answers(
         max_new_tokens: longest answer.
         end_token: text of the token that ends an answer, None for the EOS.
     """
-    path = check_model_path(flag, path)
-    tokenizer = load_tokenizer(flag, path, end_of_conversation_token=end_token, trust_remote_code=False)
+    checked = check_model(flag, path, end_of_conversation_token=end_token)
+    tokenizer = checked.tokenizer
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_causal_lm(path, tokenizer_length=len(tokenizer), dtype=dtype, dropout=None, trust_remote_code=False)
+    model = load_causal_lm(checked, dtype=dtype)
     model.to(device).eval()
     end = end_of_conversation_id(tokenizer, end_token)
     settings = GenerationConfig(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dschat.answering.dataset_names import HUB_NAMES, unknown_dataset
 from dschat.answering.options import GenerationOptions, Options
-from dschat.data.apps import PromptStyle
+from dschat.config.data import PromptStyle
 from dschat.data.base import RawDataset
 from dschat.data.raw_datasets import SummarizeFeedback, find_raw_dataset
 from dschat.errors import UserError

@@ -17,9 +17,8 @@ from dschat.data.base import ASSISTANT, HUMAN
 from dschat.data.phases import collate_pairs
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
-from dschat.models.causal_lm import model_config
-from dschat.models.reward_model import TokenScorer, check_has_head, end_scores, load_token_scorer
-from dschat.models.tokenizer import check_model_path, load_tokenizer
+from dschat.models.checked import check_model
+from dschat.models.reward_model import check_has_head, end_scores, load_token_scorer
 
 ROW_LENGTH = 512
 SAMPLES = tuple(
@@ -50,37 +49,25 @@ def score_pairs(path: str, *, end_token: str | None) -> list[tuple[float, float]
     Raises:
         UserError: no such model, or a model without a trained score head.
     """
-    path = check_model_path("model_name_or_path", path)
-    check_has_head("model_name_or_path", path)
-    tokenizer = load_tokenizer("model_name_or_path", path, end_of_conversation_token=end_token, trust_remote_code=False)
-    config = model_config(path, dropout=None, trust_remote_code=False).get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
+    checked = check_model("model_name_or_path", path, end_of_conversation_token=end_token)
+    check_has_head(checked)
     encoder = TextEncoder.create(
-        tokenizer, end_of_conversation=end_token, max_length=min(ROW_LENGTH, positions or ROW_LENGTH)
+        checked.tokenizer,
+        end_of_conversation=end_token,
+        max_length=min(ROW_LENGTH, checked.num_positions or ROW_LENGTH),
     )
-    scorer = _scorer(path, tokenizer_length=len(tokenizer), pad_token_id=int(tokenizer.pad_token_id))
     items = list(encoder.encode(SAMPLES, "reward", Counter()))
     if len(items) < len(SAMPLES):
-        raise UserError(f"{path} takes rows of {encoder.max_length} tokens, for which these questions are too long")
-    batch = collate_pairs(items, pad_token_id=int(tokenizer.pad_token_id))
-    device = next(scorer.parameters()).device
+        raise UserError(
+            f"{checked.path} takes rows of {encoder.max_length} tokens, for which these questions are too long"
+        )
+    batch = collate_pairs(items, pad_token_id=checked.pad_token_id)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    scorer = load_token_scorer(checked, fresh_head=False, dtype=dtype).to(device).eval()
     mask = batch.attention_mask.to(device)
     good, bad = end_scores(scorer(batch.input_ids.to(device), mask), mask).chunk(2)
     return list(zip(good.tolist(), bad.tolist(), strict=True))
-
-
-def _scorer(path: str, *, tokenizer_length: int, pad_token_id: int) -> TokenScorer:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    scorer = load_token_scorer(
-        path,
-        fresh_head=False,
-        tokenizer_length=tokenizer_length,
-        pad_token_id=pad_token_id,
-        dtype=torch.bfloat16 if device.type == "cuda" else torch.float32,
-        dropout=None,
-        trust_remote_code=False,
-    )
-    return scorer.to(device).eval()
 
 
 def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:

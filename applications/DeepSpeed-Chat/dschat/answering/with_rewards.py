@@ -20,8 +20,8 @@ from dschat.answering.prompts import PromptRow, load_prompts
 from dschat.answering.reward_scores import RewardScorer
 from dschat.data.cache import content_key
 from dschat.data.tokenise import TextEncoder
+from dschat.models.checked import CheckedModel, check_model
 from dschat.models.reward_model import check_has_head, load_token_scorer
-from dschat.models.tokenizer import check_model_path, load_config, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -38,16 +38,21 @@ def run(options: Options) -> str:
     """
     device = choose_device(options.device, options.gpu)
     dtype = choose_dtype(options.dtype, device)
-    reward_path = check_model_path("reward-model", options.reward_model)
-    check_has_head("reward-model", reward_path)
+    reward_model = check_model(
+        "reward-model",
+        options.reward_model,
+        end_of_conversation_token=options.end_of_conversation_token,
+        trust_remote_code=options.trust_remote_code,
+    )
+    check_has_head(reward_model)
     model_path = None if options.ref_scores else policy_path(options)
     prompts = load_prompts(options)
-    settings = run_settings(options, prompts, dtype=dtype, model_path=model_path, reward_path=reward_path)
+    settings = run_settings(options, prompts, dtype=dtype, model_path=model_path, reward_path=reward_model.path)
     before = finished_before(options.output, settings)
     if before is not None:
         logger.info("%s is finished already", options.output)
         return closing_line(options.output, before)
-    scorer = load_scorer(reward_path, options, device=device, dtype=dtype)
+    scorer = load_scorer(reward_model, options, device=device, dtype=dtype)
     source: AnswerSource = ReferenceAnswers(prompts)
     if model_path is not None:
         source = GeneratedAnswers(load_policy(model_path, options, device=device, dtype=dtype), prompts, options)
@@ -77,23 +82,14 @@ def run_settings(
     return shared if model_path is None else shared | sampling_settings(options, model_path)
 
 
-def load_scorer(path: str, options: Options, *, device: torch.device, dtype: torch.dtype) -> RewardScorer:
+def load_scorer(checked: CheckedModel, options: Options, *, device: torch.device, dtype: torch.dtype) -> RewardScorer:
     """The reward model and its own tokenizer."""
-    end = options.end_of_conversation_token
-    remote = options.trust_remote_code
-    tokenizer = load_tokenizer("reward-model", path, end_of_conversation_token=end, trust_remote_code=remote)
-    config = load_config("reward-model", path, trust_remote_code=remote).get_text_config()
-    scorer = load_token_scorer(
-        path,
-        fresh_head=False,
-        tokenizer_length=len(tokenizer),
-        pad_token_id=int(tokenizer.pad_token_id),
-        dtype=dtype,
-        dropout=None,
-        trust_remote_code=remote,
+    scorer = load_token_scorer(checked, fresh_head=False, dtype=dtype)
+    encoder = TextEncoder.create(
+        checked.tokenizer,
+        end_of_conversation=options.end_of_conversation_token,
+        max_length=checked.num_positions or LONGEST_ROW,
     )
-    longest = getattr(config, "max_position_embeddings", None) or LONGEST_ROW
-    encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
     return RewardScorer(scorer.to(device).eval(), encoder)
 
 

@@ -69,9 +69,9 @@ _OF_THE_PROGRAM = {Outcome.COMPILE_ERROR, Outcome.NO_FUNCTION}
 class GradingRules:
     """Limits and judgement, in plain values."""
 
-    time_limit: float = 4.0
+    time_limit: float = Limits.cpu_seconds
     """CPU seconds of one test; all of a program's tests together get `TOTAL_TIME_FACTOR` times as much."""
-    memory_limit: int = 2**30
+    memory_limit: int = Limits.memory_bytes
     """Bytes of address space of one test."""
     max_tests: int = 100
     """Most tests that are run of a problem, spread evenly over them; 0: all."""

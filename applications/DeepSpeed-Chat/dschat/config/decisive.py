@@ -8,17 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-FREE_SETTINGS = frozenset({
-    *("local_rank", "dry_run", "trust_remote_code", "dist_timeout", "deepspeed_config"),
-    *("output_dir", "overwrite_output_dir", "enable_tensorboard", "tensorboard_path", "data_output_path"),
-    *("save_steps", "save_total_limit", "save_only_model"),
-    *("resume", "resume_override", "on_full_disk", "on_nan", "max_skipped_steps"),
-    *("eval_interval", "eval_iters", "eval_steps", "eval_prompts", "per_device_eval_batch_size"),
-    *("print_answers", "print_answers_interval"),
-    # the rows that come of these are compared by their content
-    *("data_path", "data_format", "sft_only_data_path"),
-})  # fmt: skip
-"""Flags that may differ between a run and its continuation; every other flag must not."""
+from dschat.config.flag import flags_of
 
 ABSENT = "absent"
 
@@ -33,9 +23,9 @@ def decisive_settings(config: Any) -> dict[str, Any]:
     for part in dataclasses.fields(config):
         section = getattr(config, part.name)
         settings[f"{part.name} settings"] = type(section).__name__
-        for field in dataclasses.fields(section):
-            if field.name not in FREE_SETTINGS:
-                settings[f"--{field.name}"] = getattr(section, field.name)
+        for name, flag in flags_of(section).items():
+            if not flag.may_change:
+                settings[f"--{name}"] = getattr(section, name)
     overrides = config.runtime.deepspeed_config
     settings["content of --deepspeed_config"] = json.loads(Path(overrides).read_text()) if overrides else None
     return settings

@@ -26,15 +26,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 from dschat.code_execution.apps_tests import UnusableTests, read_tests
+from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset, Row, wrapped
 from dschat.data.cache import content_key
 from dschat.data.sources import Source
-from dschat.data.splits import Phase, SplitBy
-
-PromptStyle = Literal["full", "published"]
+from dschat.data.splits import Phase
 
 _SCRIPT = "They run the program on standard input and read what it prints."
 
@@ -52,7 +51,13 @@ class Apps(RawDataset):
     evaluation_splits = ("validation", "test")
 
     def __init__(
-        self, source: Source, *, label: str, seed: int, split_by: SplitBy = "row", prompt_style: PromptStyle = "full"
+        self,
+        source: Source,
+        *,
+        label: str,
+        seed: int,
+        split_by: SplitBy = DataConfig.split_by,
+        prompt_style: PromptStyle = DataConfig.apps_prompt,
     ) -> None:
         """
         Args:

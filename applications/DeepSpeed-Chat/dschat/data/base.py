@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 from datasets import Dataset, Features, LargeList, List, Value
 
+from dschat.config.data import DataConfig, SplitBy
 from dschat.data.cache import content_key
 from dschat.data.column_hints import is_text, renaming_hint
 from dschat.data.sources import FileSource, Source
-from dschat.data.splits import Phase, SplitBy, grouped_parts, permutation_parts
+from dschat.data.splits import Phase, grouped_parts, permutation_parts
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class RawDataset:
     carve: ClassVar[tuple[float, float]] = (9, 1)
     """Proportions of train and evaluation where there is no evaluation split."""
 
-    def __init__(self, source: Source, *, label: str, seed: int, split_by: SplitBy = "row") -> None:
+    def __init__(self, source: Source, *, label: str, seed: int, split_by: SplitBy = DataConfig.split_by) -> None:
         """
         Args:
             source: where the rows are.

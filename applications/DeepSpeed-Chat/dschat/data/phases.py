@@ -20,12 +20,12 @@ from datasets import Dataset, Features, List, Value
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dschat.data.apps import PromptStyle
+from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset
 from dschat.data.batches import PairBatch, PromptBatch, SFTBatch
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
 from dschat.data.raw_datasets import find_raw_dataset
-from dschat.data.splits import Phase, SplitBy, parse_proportions, phase_indices
+from dschat.data.splits import Phase, parse_proportions, phase_indices
 from dschat.data.tokenise import Sample, Tally, TextEncoder
 from dschat.errors import UserError
 
@@ -77,7 +77,7 @@ class DataSource:
     cache_dir: Path
     end_of_conversation: str | None
     """Text of the one token that ends an answer; None for the tokenizer's EOS."""
-    apps_prompt: PromptStyle = "full"
+    apps_prompt: PromptStyle = DataConfig.apps_prompt
     """What the prompts of programming problems say; see `dschat.data.apps`."""
     skip_bad_rows: int = 0
     """Rows of each dataset's JSON files that may be left out because they cannot be read."""

@@ -13,7 +13,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dschat.data.apps import Apps, PromptStyle, TinyApps
+from dschat.config.data import DataConfig, PromptStyle, SplitBy
+from dschat.data.apps import Apps, TinyApps
 from dschat.data.base import ASSISTANT, HUMAN, RawDataset, Row, feature_at, value_at, wrapped
 from dschat.data.builtin import BuiltinSource
 from dschat.data.column_hints import renaming_hint
@@ -30,7 +31,6 @@ from dschat.data.multilingual import (
     ZhihuKol,
 )
 from dschat.data.sources import HubSource, LocalSource, Source, local_source, missing_path_error
-from dschat.data.splits import SplitBy
 from dschat.data.tiny_apps import TinyAppsSource
 from dschat.errors import UserError
 
@@ -258,8 +258,8 @@ def find_raw_dataset(
     data_format: str | None = None,
     seed: int,
     cache_dir: Path,
-    split_by: SplitBy = "row",
-    apps_prompt: PromptStyle = "full",
+    split_by: SplitBy = DataConfig.split_by,
+    apps_prompt: PromptStyle = DataConfig.apps_prompt,
     skip_bad_rows: int = 0,
 ) -> RawDataset:
     """The dataset that a `--data_path` means; nothing is downloaded yet.

@@ -13,10 +13,10 @@ from typing import Literal
 
 import numpy as np
 
+from dschat.config.data import DataConfig, SplitBy
 from dschat.errors import UserError
 
 Phase = Literal["sft", "reward", "ppo"]
-SplitBy = Literal["row", "group"]
 
 PHASES: tuple[Phase, ...] = ("sft", "reward", "ppo")
 
@@ -103,7 +103,7 @@ def phase_indices(
     *,
     data_split: str,
     seed: int,
-    split_by: SplitBy = "row",
+    split_by: SplitBy = DataConfig.split_by,
     groups: Sequence[str] | None = None,
 ) -> np.ndarray:
     """The rows of one step.

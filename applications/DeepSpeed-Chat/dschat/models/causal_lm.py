@@ -9,65 +9,45 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from dschat.errors import UserError
+from dschat.models.checked import CheckedModel
 from dschat.models.weights import listed, read_model
 
 logger = logging.getLogger(__name__)
 
 PAD_TO_MULTIPLE = 8
-DROPOUT_FIELDS = (
-    "dropout", "attention_dropout", "hidden_dropout", "activation_dropout",
-    "attn_pdrop", "embd_pdrop", "resid_pdrop", "classifier_dropout",
-)  # fmt: skip
 
 
 def load_causal_lm(
-    path: str,
-    *,
-    tokenizer_length: int,
-    dtype: torch.dtype,
-    dropout: float | None,
-    trust_remote_code: bool,
-    four_bit: bool = False,
+    checked: CheckedModel, *, dtype: torch.dtype, dropout: float | None = None, four_bit: bool = False
 ) -> PreTrainedModel:
     """A causal language model with at least one embedding row per token.
 
     Args:
-        path: model name or folder, as `check_model_path` gave it.
-        tokenizer_length: number of tokens; the embedding table grows to it and never shrinks.
+        checked: the checkpoint.
         dtype: precision of the weights.
         dropout: overrides every dropout rate, None to keep them.
-        trust_remote_code: whether code in the folder may run.
         four_bit: keep the linear layers but the last in 4 bits, frozen.
     Raises:
         UserError: the weights cannot be read, or are not all there.
     """
-    config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
-    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, **quantization(dtype, four_bit)}
+    options = {"dtype": dtype, "trust_remote_code": checked.trust_remote_code, **quantization(dtype, four_bit)}
     model, missing = read_model(
-        AutoModelForCausalLM, path, what="causal language model", config=config, options=options
+        AutoModelForCausalLM,
+        checked.path,
+        what="causal language model",
+        config=checked.own_config(dropout=dropout),
+        options=options,
     )
     if missing:
         raise UserError(
-            f"{path} lacks the weights {listed(missing)} of a causal language model; pass a language model, not a "
-            "reward model"
+            f"{checked.path} lacks the weights {listed(missing)} of a causal language model; pass a language model, "
+            "not a reward model"
         )
-    grow_embeddings(model, tokenizer_length)
+    grow_embeddings(model, checked.num_tokens)
     return model
-
-
-def model_config(path: str, *, dropout: float | None, trust_remote_code: bool) -> PretrainedConfig:
-    """The model's config with every dropout rate that it has set to `dropout` (None: as it is)."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    if dropout is not None:
-        for field in DROPOUT_FIELDS:
-            if getattr(config, field, None) is not None:
-                setattr(config, field, dropout)
-    return config
 
 
 def quantization(dtype: torch.dtype, four_bit: bool) -> dict[str, Any]:
@@ -90,13 +70,6 @@ def grow_embeddings(model: PreTrainedModel, tokenizer_length: int) -> None:
 def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     """Recompute activations in the backward pass."""
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-
-
-def check_context(config: PretrainedConfig, length: int, flags: str) -> None:
-    """Raise UserError if rows of `length` tokens do not fit the model's positions; `flags` names what sets it."""
-    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
-    if limit is not None and length > limit:
-        raise UserError(f"{flags} make rows of {length} tokens, but the model has {limit} positions; lower them")
 
 
 def position_ids(attention_mask: Tensor) -> Tensor:

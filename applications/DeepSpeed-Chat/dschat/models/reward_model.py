@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from dschat.errors import UserError
-from dschat.models.causal_lm import grow_embeddings, model_config, positional_inputs, quantization
+from dschat.models.causal_lm import grow_embeddings, positional_inputs, quantization
+from dschat.models.checked import CheckedModel
 from dschat.models.weights import listed, read_model, weight_names
 
 HEAD_WEIGHT = "score.weight"
@@ -36,60 +37,49 @@ class TokenScorer(nn.Module):
 
 
 def load_token_scorer(
-    path: str,
+    checked: CheckedModel,
     *,
     fresh_head: bool,
-    tokenizer_length: int,
-    pad_token_id: int,
     dtype: torch.dtype,
-    dropout: float | None,
-    trust_remote_code: bool,
+    dropout: float | None = None,
     four_bit: bool = False,
 ) -> TokenScorer:
     """A model that scores tokens.
 
     Args:
-        path: model name or folder.
+        checked: the checkpoint; its padding token goes into the config, which the library's own pooling reads.
         fresh_head: True to start from a language model with a new score head, False to require a trained one.
-        tokenizer_length: number of tokens; the embedding table grows to it and never shrinks.
-        pad_token_id: written to the config, which the library's own pooling reads.
         dtype: precision of the weights.
         dropout: overrides every dropout rate, None to keep them.
-        trust_remote_code: whether code in the folder may run.
         four_bit: keep the linear layers but the head in 4 bits, frozen.
     Raises:
         UserError: a trained head is required and the checkpoint has none.
     """
-    config = model_config(path, dropout=dropout, trust_remote_code=trust_remote_code)
+    path, config = checked.path, checked.own_config(dropout=dropout)
     config.num_labels = 1
-    config.pad_token_id = pad_token_id
-    options = {"dtype": dtype, "trust_remote_code": trust_remote_code, **quantization(dtype, four_bit)}
+    config.pad_token_id = checked.pad_token_id
+    options = {"dtype": dtype, "trust_remote_code": checked.trust_remote_code, **quantization(dtype, four_bit)}
     model, missing = read_model(
         AutoModelForSequenceClassification, path, what="reward model", config=config, options=options
     )
     unexpected_loss = missing - {HEAD_WEIGHT} if fresh_head else missing
     if unexpected_loss:
         raise UserError(_no_head(path) if missing == {HEAD_WEIGHT} else f"{path} lacks the weights {listed(missing)}")
-    grow_embeddings(model, tokenizer_length)
+    grow_embeddings(model, checked.num_tokens)
     return TokenScorer(model)
 
 
-def has_head(flag: str, path: str) -> bool | None:
-    """Whether a local folder's weights hold a score head, None for what cannot be told without loading it.
-
-    Args:
-        flag: the flag that named the model, for messages.
-        path: model name or folder.
-    """
-    folder = Path(path)
-    names = weight_names(flag, folder) if folder.is_dir() else None
+def has_head(checked: CheckedModel) -> bool | None:
+    """Whether a local folder's weights hold a score head, None for what cannot be told without loading it."""
+    folder = Path(checked.path)
+    names = weight_names(checked.flag, folder) if folder.is_dir() else None
     return None if names is None else HEAD_WEIGHT in names
 
 
-def check_has_head(flag: str, path: str) -> None:
+def check_has_head(checked: CheckedModel) -> None:
     """Raise UserError if a local folder's weights hold no score head; nothing is loaded. Hub names are not checked."""
-    if has_head(flag, path) is False:
-        raise UserError(f"--{flag} {_no_head(path)}")
+    if has_head(checked) is False:
+        raise UserError(f"--{checked.flag} {_no_head(checked.path)}")
 
 
 def pairwise_loss(scores: Tensor, attention_mask: Tensor, input_ids: Tensor) -> Tensor:

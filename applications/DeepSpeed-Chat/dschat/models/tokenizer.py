@@ -1,14 +1,13 @@
-"""Finding model folders and loading their tokenizers under one written rule for special tokens."""
+"""Loading tokenizers under one written rule for special tokens, and telling them apart."""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
 from pathlib import Path
 
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from dschat.errors import UserError
 
@@ -21,38 +20,13 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.j
 CUSTOM_CODE_SIGN = "contains custom code"
 
 
-def check_model_path(flag: str, path: str) -> str:
-    """A model's name or the absolute path of its folder.
-
-    Args:
-        flag: the flag that named it, for the message.
-        path: a folder, or a name on the hub. What starts with `.`, `/` or `~` is only ever a folder.
-    Raises:
-        UserError: the folder does not exist or holds no config.json.
-    """
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(f"--{flag} {path}: {folder.absolute()} has no config.json{_model_below(folder)}")
-        return str(folder.absolute())
-    if folder.is_file():
-        raise UserError(f"--{flag} {path}: {folder.absolute()} is a file; pass the folder of the model")
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1
-    if looks_local:
-        raise UserError(f"--{flag} {path}: there is no folder {folder.absolute()}{_nearest(folder)}")
-    return path
-
-
-def load_config(flag: str, path: str, *, trust_remote_code: bool) -> PretrainedConfig:
-    """The model's configuration; UserError where it cannot be read."""
-    try:
-        return AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"--{flag} {path}: the model's config cannot be read ({_reason(error, path)})") from error
-
-
 def load_tokenizer(
-    flag: str, path: str, *, end_of_conversation_token: str | None, trust_remote_code: bool
+    flag: str,
+    path: str,
+    *,
+    config: PretrainedConfig,
+    end_of_conversation_token: str | None,
+    trust_remote_code: bool,
 ) -> PreTrainedTokenizerBase:
     """The tokenizer that lies beside a model.
 
@@ -62,11 +36,12 @@ def load_tokenizer(
     Args:
         flag: the flag that named the model, for messages.
         path: model name or folder.
+        config: the model's, which may name the tokenizer's class.
         end_of_conversation_token: its text; None, or the text None, for the EOS.
         trust_remote_code: whether code in the folder may run.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(path, config=config, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
         folder = Path(path)
         if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
@@ -74,7 +49,7 @@ def load_tokenizer(
                 f"--{flag} {path}: the folder has no tokenizer (tokenizer.json or tokenizer.model); copy the files of "
                 "the model that it was trained from"
             ) from error
-        raise UserError(f"--{flag} {path}: the tokenizer cannot be loaded ({_reason(error, path)})") from error
+        raise UserError(f"--{flag} {path}: the tokenizer cannot be loaded ({reading_problem(error, path)})") from error
     if tokenizer.eos_token_id is None:
         raise UserError(
             f"--{flag} {path}: the tokenizer has no EOS token, so no answer could ever end; set eos_token in its "
@@ -119,21 +94,7 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def _model_below(folder: Path) -> str:
-    found = sorted(config.parent.name for config in folder.glob("*/config.json"))
-    return f"; did you mean {folder / found[-1]}?" if found else "; pass a Hugging Face model folder"
-
-
-def _nearest(folder: Path) -> str:
-    parent = folder.parent
-    if not parent.is_dir():
-        return f", nor {parent.absolute()}; check the path (it is relative to {Path.cwd()})"
-    names = [entry.name for entry in parent.iterdir() if entry.is_dir()]
-    near = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.3)
-    return f"; did you mean {parent / near[0]}?" if near else f"; {parent.absolute()} has no folder like it"
-
-
-def _reason(error: Exception, path: str) -> str:
+def reading_problem(error: Exception, path: str) -> str:
     """Why a config or tokenizer could not be read, in one line."""
     if CUSTOM_CODE_SIGN in str(error):
         return (

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dschat.config.sections import ScheduleConfig, SupervisedConfig
+from dschat.config.training import ScheduleConfig, SupervisedConfig
 from dschat.data.phases import epoch_order, rank_rows
 from dschat.preparation import steps_per_epoch
 from dschat.runtime.distributed import rank, reduce_sum, world_size

@@ -75,13 +75,10 @@ def run_reward_training(config: RewardTrainingConfig) -> None:
 
 def _load(config: RewardTrainingConfig, prepared: Prepared) -> nn.Module:
     scorer = load_token_scorer(
-        prepared.model_path,
+        prepared.model,
         fresh_head=True,
-        tokenizer_length=len(prepared.tokenizer),
-        pad_token_id=int(prepared.tokenizer.pad_token_id),
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,
-        trust_remote_code=config.runtime.trust_remote_code,
         four_bit=config.adapter is not None and config.adapter.quantized,
     )
     if config.adapter is not None:

@@ -10,14 +10,14 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from dschat.config.sections import SFTDataConfig
+from dschat.config.data import SFTDataConfig
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.splits import Phase
 from dschat.models.lora import check_adapter
-from dschat.models.tokenizer import load_config
 from dschat.offline.loop import LoopSettings, Objective, SupervisedLoop
 from dschat.preparation import (
     Prepared,
+    check_named_model,
     continuation,
     describe_rehearsal,
     one_step,
@@ -35,6 +35,7 @@ from dschat.runtime.deepspeed_config import (
 )
 from dschat.runtime.distributed import world_size
 from dschat.runtime.guards import BrokenSteps
+from dschat.runtime.logging import set_up_logging
 from dschat.runtime.memory import MemoryMeter, estimate_adapted
 from dschat.runtime.model_folders import export_model, link_files
 from dschat.runtime.random_state import seed_generators
@@ -59,19 +60,10 @@ def prepare_supervised(
         phase: sft or reward.
         sft_data: what only step 1 has.
     """
-    return prepare(
-        phase=phase,
-        model_flag=MODEL_FLAG,
-        model_path=config.training.model_name_or_path,
-        max_length=config.training.max_seq_len,
-        row_length=config.training.max_seq_len,
-        length_flags="--max_seq_len",
-        data=config.data,
-        runtime=config.runtime,
-        output=config.output,
-        resume=config.saving.resume,
-        sft_data=sft_data,
-    )
+    set_up_logging()
+    model = check_named_model(config, MODEL_FLAG, config.training.model_name_or_path)
+    model.check_rows(config.training.max_seq_len, "--max_seq_len")
+    return prepare(config, model, phase=phase, max_length=config.training.max_seq_len, sft_data=sft_data)
 
 
 def train_supervised(
@@ -99,12 +91,12 @@ def train_supervised(
         shown: metrics beside it.
     """
     settings = _loop_settings(config, prepared, title, shown)
-    shape = load_config(MODEL_FLAG, prepared.model_path, trust_remote_code=config.runtime.trust_remote_code)
+    shape = prepared.model.config
     check_adapter(shape, config.adapter)
     dtype = usable_dtype(config.runtime)
     placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
     _report_plan(prepared, settings)
-    goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model_path})
+    goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model})
     if config.runtime.dry_run:
         estimated = estimate_adapted("model", shape, placement, config.adapter, world_size=world_size())
         logger.info("estimated: %s", estimated)

@@ -77,11 +77,9 @@ def run_sft(config: SFTConfig) -> None:
 
 def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:
     model = load_causal_lm(
-        prepared.model_path,
-        tokenizer_length=len(prepared.tokenizer),
+        prepared.model,
         dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
         dropout=config.training.dropout,
-        trust_remote_code=config.runtime.trust_remote_code,
         four_bit=config.adapter is not None and config.adapter.quantized,
     )
     if config.adapter is not None:

@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dschat import published
 from dschat.optimal_transport.selection import largest_and_last
 
 logger = logging.getLogger(__name__)
@@ -68,10 +69,10 @@ class TokenGeometry:
         cls,
         embeddings: Tensor,
         *,
-        num_neighbors: int = 512,
+        num_neighbors: int = published.NUM_NEIGHBORS,
         metric: Metric = "l2",
         far_cost: float | None = None,
-        block_size: int = 1024,
+        block_size: int = published.BLOCK_SIZE,
     ) -> TokenGeometry:
         """Measures every token's neighbourhood (WPR, arXiv 2602.01685, nearest-k1 truncation).
 
@@ -173,34 +174,34 @@ def _regime(geometry: TokenGeometry, epsilon: float, transport: str) -> str:
     if kernel < INACTIVE_KERNEL and transport == "truncated":
         return (
             "WARNING: the semantic term is inactive at this epsilon on this model. Even nearest neighbours exchange no "
-            "mass, so the penalty is a scaled log-ratio of the two policies whose strength grows with --max_iter. "
-            f"To change that, raise --epsilon (about {geometry.nearest_distance / 5:.2g} makes neighbours count), pass "
-            "--epsilon_unit nearest --epsilon 0.2, or pass --transport capped."
+            "mass, so the penalty is a scaled log-ratio of the two policies that grows with every round. To "
+            f"change that, raise epsilon (about {geometry.nearest_distance / 5:.2g} makes neighbours count), or use "
+            "capped transport."
         )
     if kernel < INACTIVE_KERNEL:
         return (
             "WARNING: epsilon is very small beside the distances. Capped transport still charges by meaning, but it is "
-            "close to unregularized transport and converges slowly: watch marginal_error, raise --max_iter, or pass "
-            "--epsilon_unit nearest --epsilon 0.2."
+            "close to unregularized transport and converges slowly: watch marginal_error, allow more rounds, or raise "
+            "epsilon."
         )
     if kernel > BLURRED_KERNEL:
         return (
             "Blurred regime: a nearest neighbour counts almost like the token itself, so the penalty hardly separates "
-            "close tokens. Lower --epsilon, or pass --epsilon_unit nearest --epsilon 0.2."
+            "close tokens. Lower epsilon."
         )
     return "Semantic regime: moving probability to a neighbouring token costs less than moving it to an unrelated one."
 
 
 def _check_settings(*, num_neighbors: int, metric: str, far_cost: float | None, block_size: int) -> None:
-    """Raises ValueError with the flag's name for a setting out of range."""
+    """Raises ValueError for a setting out of range."""
     if num_neighbors < 1:
-        raise ValueError(f"--cost_dim must be at least 1, got {num_neighbors}; the paper uses --cost_dim 512")
+        raise ValueError(f"num_neighbors must be at least 1, got {num_neighbors}")
     if block_size < 1:
-        raise ValueError(f"--block_size must be at least 1, got {block_size}; the default is --block_size 1024")
+        raise ValueError(f"block_size must be at least 1, got {block_size}")
     if metric not in get_args(Metric):
-        raise ValueError(f"--cost_type must be L2 (metric 'l2') or cos (metric 'cosine'), got {metric!r}")
+        raise ValueError(f"metric must be 'l2' or 'cosine', got {metric!r}")
     if far_cost is not None and not (math.isfinite(far_cost) and far_cost > 0):
-        raise ValueError(f"--far_cost must be positive and finite, got {far_cost}; leave it out to have it measured")
+        raise ValueError(f"far_cost must be positive and finite, got {far_cost}; None has it measured")
 
 
 def _as_points(embeddings: Tensor, metric: Metric) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
+from dschat import published
 from dschat.optimal_transport.geometry import TokenGeometry
 from dschat.optimal_transport.support import Support, SupportKind, build_support
 from dschat.optimal_transport.transport import (
@@ -61,10 +62,10 @@ def token_potentials(
     tokens: Tensor,
     geometry: TokenGeometry,
     *,
-    top_k: int = 128,
-    epsilon: float = 0.01,
-    max_iter: int = 10,
-    tol: float = 0.0,
+    top_k: int = published.TOP_K,
+    epsilon: float = published.EPSILON,
+    max_iter: int = published.MAX_ITER,
+    tol: float = published.TOL,
     transport: Transport = "truncated",
     support: SupportKind = "position",
     debias: bool = False,
@@ -83,7 +84,7 @@ def token_potentials(
         top_k: k2, tokens kept per distribution; more than V means V.
         epsilon: entropic temperature in cost units.
         max_iter: most rounds. For truncated transport the number of rounds is part of what is computed.
-        tol: stop a position early; truncated: largest change of a scaling u, capped: marginal error.
+        tol: stop a position early; truncated: largest change of a scaling u, capped: marginal error. 0: never.
         transport: "truncated" forbids pairs that are not neighbours and ties the tail to itself, with the published
             floors (the published method); "capped" charges `geometry.far_cost` for them, which is well posed. Its
             potential is shifted so that its mean under the policy is `distance`.
@@ -139,27 +140,27 @@ def _solve_in_chunks(
 
 
 def _check_settings(*, top_k: int, epsilon: float, max_iter: int, tol: float) -> None:
-    """Raises ValueError with the flag's name for a number out of range."""
+    """Raises ValueError for a number out of range."""
     if top_k < 1:
-        raise ValueError(f"--top_k must be at least 1, got {top_k}; the paper uses --top_k 128")
+        raise ValueError(f"top_k must be at least 1, got {top_k}")
     if not (math.isfinite(epsilon) and epsilon > 0):
-        raise ValueError(f"--epsilon must be positive and finite, got {epsilon}; the paper uses --epsilon 0.01")
+        raise ValueError(f"epsilon must be positive and finite, got {epsilon}")
     if max_iter < 1:
-        raise ValueError(f"--max_iter must be at least 1, got {max_iter}; the paper uses --max_iter 10")
+        raise ValueError(f"max_iter must be at least 1, got {max_iter}")
     if not tol >= 0:
-        raise ValueError(f"--tol must be at least 0, got {tol}; the published default is --tol 1e-6")
+        raise ValueError(f"tol must be at least 0, got {tol}")
 
 
 def _check_choices(transport: str, support: str, *, debias: bool, normalize: bool) -> None:
     """Raises ValueError for an unknown choice or for two that exclude each other."""
     if transport not in get_args(Transport):
-        raise ValueError(f"--transport must be truncated (as in the paper) or capped, got {transport!r}")
+        raise ValueError(f"transport must be 'truncated' or 'capped', got {transport!r}")
     if support not in get_args(SupportKind):
-        raise ValueError(f"--support must be position (as in the paper) or batch, got {support!r}")
+        raise ValueError(f"support must be 'position' or 'batch', got {support!r}")
     if debias and transport != "capped":
-        raise ValueError("--debias needs --transport capped: truncated transport has no distance to debias")
+        raise ValueError("debias needs capped transport: truncated transport has no distance to debias")
     if normalize and transport != "truncated":
-        raise ValueError("--normalize needs --transport truncated: capped potentials already have a fixed zero point")
+        raise ValueError("normalize needs truncated transport: capped potentials already have a fixed zero point")
 
 
 def _check_tensors(policy_logits: Tensor, reference_logits: Tensor, tokens: Tensor, geometry: TokenGeometry) -> None:

@@ -17,7 +17,7 @@ from dschat.optimal_transport.newton import CappedSolution, solve_capped
 from dschat.optimal_transport.sinkhorn import FLOOR, floored_sinkhorn
 from dschat.optimal_transport.support import Support
 
-_SMALLEST_SCALING = torch.finfo(torch.float32).tiny  # the published clamp of --normalize
+_SMALLEST_SCALING = torch.finfo(torch.float32).tiny  # the published clamp of `normalize`
 _NEGLIGIBLE_EXPONENT = 104.0  # exp(-104) = 1e-45: times the largest v, 1e16, it vanishes beside the floor
 _SHARED_BLOCK_ELEMENTS = 2**20  # entries of a shared kernel that are computed at once
 
@@ -171,7 +171,7 @@ def _mean(potential: Tensor, masses: Tensor) -> Tensor:
 
 
 def _normalized_potential(row: Tensor, is_bin: Tensor, epsilon: float) -> Tensor:
-    """The published --normalize: u over its largest entry, and the potential centred over the bins, [N, S + 1]."""
+    """The published `normalize`: u over its largest entry, and the potential centred over the bins, [N, S + 1]."""
     largest = row.amax(dim=1, keepdim=True)
     relative = row / torch.where(largest > 0, largest, 1.0)
     potential = epsilon * relative.clamp(min=_SMALLEST_SCALING).log()

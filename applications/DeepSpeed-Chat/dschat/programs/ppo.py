@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from dschat.config.sections import DivergenceConfig
+from dschat.config.regularizers import DivergenceConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.errors import run_guarded
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 
-from dschat.config.sections import DivergenceConfig, UnitTestRewardConfig
+from dschat.config.regularizers import DivergenceConfig
+from dschat.config.rewards import UnitTestRewardConfig
 from dschat.config.steps import parse_ppo_config
 from dschat.errors import run_guarded
 

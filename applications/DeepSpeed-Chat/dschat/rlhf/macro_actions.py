@@ -19,7 +19,7 @@ TerminationCondition = Literal["fixed", "randomized", "ppl", "parsing"]
 ValueFunction = Literal["equal", "unit", "position"]
 
 RANDOM_LENGTHS = (1, 2, 3, 5, 10)
-"""The published segment lengths of the randomized condition, each of which occurs --repeat_times times."""
+"""The published segment lengths of the randomized condition, each of which occurs `repeat_times` times."""
 
 
 def segment_boundaries(
@@ -51,7 +51,7 @@ def segment_boundaries(
         ValueError: the condition's input is missing, or ngram is below 1.
     """
     if ngram < 1:
-        raise ValueError(f"--ngram must be at least 1, got {ngram}")
+        raise ValueError(f"ngram must be at least 1, got {ngram}")
     at_ngram = torch.arange(mask.shape[1], device=mask.device).expand_as(mask) % ngram == 0
     match condition:
         case "fixed":

@@ -9,19 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
-from dschat.models.causal_lm import check_context
+from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
-from dschat.models.tokenizer import (
-    check_model_path,
-    check_same_tokenizer,
-    end_of_conversation_id,
-    load_config,
-    load_tokenizer,
-)
-from dschat.preparation import Prepared, cache_folder, one_step, prepare, steps_per_epoch
+from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id
+from dschat.preparation import Prepared, cache_folder, check_named_model, one_step, prepare, steps_per_epoch
 from dschat.rlhf.reward_sources import check_reward_source
-from dschat.rlhf.rlhf_engine import ModelPaths
+from dschat.rlhf.rlhf_engine import Checkpoints
 from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.distributed import main_process_first, world_size
@@ -44,54 +38,45 @@ class Plan:
     """Optimizer steps in all."""
 
 
-def prepare_ppo(config: PPOConfig) -> tuple[Prepared, ModelPaths]:
+def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
     """Check everything that can be checked without weights."""
     check_reward_source(config.reward)
-    trust = config.runtime.trust_remote_code
-    lengths = config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len
-    flags = "--max_prompt_seq_len and --max_answer_seq_len"
-    actor = check_model_path("actor_model_name_or_path", config.models.actor_model_name_or_path)
-    check_adapter(load_config("actor_model_name_or_path", actor, trust_remote_code=trust), config.actor_adapter)
-    critic = _critic_path(config, actor)
-    critic_config = load_config("critic_model_name_or_path", critic, trust_remote_code=trust)
-    check_context(critic_config, lengths, flags)
-    check_adapter(critic_config, config.critic_adapter)
-    token = config.data.end_of_conversation_token
-    check_same_tokenizer(
-        *(
-            load_tokenizer(flag, path, end_of_conversation_token=token, trust_remote_code=trust)
-            for flag, path in (("actor_model_name_or_path", actor), ("critic_model_name_or_path", critic))
+    actor = check_named_model(config, "actor_model_name_or_path", config.models.actor_model_name_or_path)
+    check_adapter(actor.config, config.actor_adapter)
+    critic = _critic(config, actor)
+    for model in (critic, actor):
+        model.check_rows(
+            config.rollout.max_prompt_seq_len + config.rollout.max_answer_seq_len,
+            "--max_prompt_seq_len and --max_answer_seq_len",
         )
-    )
+    check_adapter(critic.config, config.critic_adapter)
     prepared = prepare(
+        config,
+        actor,
         phase="ppo",
-        model_flag="actor_model_name_or_path",
-        model_path=config.models.actor_model_name_or_path,
         max_length=config.rollout.max_prompt_seq_len,
-        row_length=lengths,
-        length_flags=flags,
-        data=config.data,
-        runtime=config.runtime,
-        output=config.output,
-        resume=config.saving.resume,
         needs_tests=not config.has_reward_checkpoint,
     )
-    if config.has_reward_checkpoint:
-        return prepared, ModelPaths(actor=prepared.model_path, critic=critic)
-    head = "its score head" if has_head("critic_model_name_or_path", critic) else "a new score head"
-    logger.info("scores come from unit tests, without a reward model; the critic starts from %s with %s", critic, head)
-    return prepared, ModelPaths(actor=prepared.model_path, critic=critic, fresh_critic_head=True)
+    if not config.has_reward_checkpoint:
+        head = "its score head" if has_head(critic) else "a new score head"
+        logger.info(
+            "scores come from unit tests, without a reward model; the critic starts from %s with %s", critic.path, head
+        )
+    return prepared, Checkpoints(actor, critic, fresh_critic_head=not config.has_reward_checkpoint)
 
 
-def _critic_path(config: PPOConfig, actor: str) -> str:
-    """The critic's checkpoint: what the settings name, else the actor's."""
+def _critic(config: PPOConfig, actor: CheckedModel) -> CheckedModel:
+    """The critic's checkpoint, which reads the actor's tokens: what the settings name, else the actor's own."""
     named = config.models.critic_model_name_or_path
     if named is None:
         return actor
-    critic = check_model_path("critic_model_name_or_path", named)
+    flag = "critic_model_name_or_path"
+    is_actor = find_model(flag, named) == actor.path
+    critic = replace(actor, flag=flag) if is_actor else check_named_model(config, flag, named)
     if config.has_reward_checkpoint:
-        check_has_head("critic_model_name_or_path", critic)
-    return critic
+        check_has_head(critic)
+    check_same_tokenizer(actor.tokenizer, critic.tokenizer)
+    return replace(critic, tokenizer=actor.tokenizer)
 
 
 def plain_text(config: PPOConfig, prepared: Prepared) -> TextBlocks | None:
@@ -142,25 +127,23 @@ def describe_plan(config: PPOConfig, plan: Plan, prompts: int) -> str:
     )
 
 
-def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
+def memory_report(config: PPOConfig, checkpoints: Checkpoints) -> list[str]:
     """One line per model: what it keeps on each device."""
-    trust = config.runtime.trust_remote_code
     dtype = usable_dtype(config.runtime)
     offload, models = config.runtime.offload, config.models
     trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
     reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
     adapters = (config.actor_adapter, config.critic_adapter)
     roles = [
-        ("actor", paths.actor, Placement(trained[0], dtype, offload), True, adapters[0]),
-        ("reference", paths.actor, reference, False, adapters[0]),
-        ("critic", paths.critic, Placement(trained[1], dtype, offload), True, adapters[1]),
+        ("actor", checkpoints.actor.config, Placement(trained[0], dtype, offload), True, adapters[0]),
+        ("reference", checkpoints.actor.config, reference, False, adapters[0]),
+        ("critic", checkpoints.critic.config, Placement(trained[1], dtype, offload), True, adapters[1]),
     ]
     if config.uses_reward_model:
         reward = Placement(models.reward_zero_stage, dtype, offload)
-        roles.append(("reward model", paths.critic, reward, False, adapters[1]))
+        roles.append(("reward model", checkpoints.critic.config, reward, False, adapters[1]))
     lines = []
-    for role, path, placement, is_trained, adapter in roles:
-        shape = load_config(role, path, trust_remote_code=trust)
+    for role, shape, placement, is_trained, adapter in roles:
         if is_trained:
             lines.append(str(estimate_adapted(role, shape, placement, adapter, world_size=world_size())))
         elif adapter is not None and adapter.alone:
@@ -169,9 +152,10 @@ def memory_report(config: PPOConfig, paths: ModelPaths) -> list[str]:
             size = count_parameters(shape)
             lines.append(str(estimate(role, size, placement, trained=False, world_size=world_size())))
     if config.averaging.enable_ema:
-        shape = load_config("actor", paths.actor, trust_remote_code=trust)
         in_host_memory = models.offload_reference_model
-        average = estimate_average(shape, adapters[0], in_host_memory=in_host_memory, world_size=world_size())
+        average = estimate_average(
+            checkpoints.actor.config, adapters[0], in_host_memory=in_host_memory, world_size=world_size()
+        )
         lines.append(str(average))
     return lines
 

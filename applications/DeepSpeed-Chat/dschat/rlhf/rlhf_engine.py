@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.config.steps import PPOConfig
 from dschat.models.causal_lm import enable_gradient_checkpointing, load_causal_lm
+from dschat.models.checked import CheckedModel
 from dschat.models.lora import WithoutAdapter, add_adapter
 from dschat.models.reward_model import load_token_scorer
 from dschat.rlhf.scoring import RolloutModels
@@ -42,11 +43,11 @@ TEXT_PASSES = 2
 
 
 @dataclass(frozen=True)
-class ModelPaths:
-    """Checked names or folders of the two checkpoints."""
+class Checkpoints:
+    """What actor and reference, and what critic and reward model start from; the same where step 2 gave nothing."""
 
-    actor: str
-    critic: str
+    actor: CheckedModel
+    critic: CheckedModel
     fresh_critic_head: bool = False
     """Whether the critic's checkpoint may be a language model, which then gets a new score head."""
 
@@ -71,20 +72,19 @@ class DeepSpeedRLHFEngine:
     def __init__(
         self,
         config: PPOConfig,
-        paths: ModelPaths,
-        tokenizer: PreTrainedTokenizerBase,
+        checkpoints: Checkpoints,
         *,
         total_updates: int,
         device: torch.device,
     ) -> None:
         self._config = config
-        self._tokenizer = tokenizer
+        self._tokenizer = checkpoints.actor.tokenizer
         self._device = device
         self._dtype = usable_dtype(config.runtime)
         self.memory = MemoryMeter(device)
         models = config.models
-        logger.info("loading the actor from %s", paths.actor)
-        load_actor = partial(self._load_causal_lm, paths.actor)
+        logger.info("loading the actor from %s", checkpoints.actor.path)
+        load_actor = partial(self._load_causal_lm, checkpoints.actor)
         self.actor = self._trained(
             "actor",
             partial(
@@ -110,8 +110,8 @@ class DeepSpeedRLHFEngine:
             Placement(models.reference_zero_stage, self._dtype, models.offload_reference_model),
         )
         self.average = self._moving_average() if config.averaging.enable_ema else None
-        logger.info("loading the critic from %s", paths.critic)
-        load_critic = partial(self._load_scorer, paths.critic, fresh_head=paths.fresh_critic_head)
+        logger.info("loading the critic from %s", checkpoints.critic.path)
+        load_critic = partial(self._load_scorer, checkpoints.critic, fresh_head=checkpoints.fresh_critic_head)
         self.critic = self._trained(
             "critic",
             partial(
@@ -181,14 +181,17 @@ class DeepSpeedRLHFEngine:
         )
 
     def _load_causal_lm(
-        self, path: str, *, dropout: float | None, checkpointing: bool = False, adapter: AdapterSettings | None = None
+        self,
+        checked: CheckedModel,
+        *,
+        dropout: float | None,
+        checkpointing: bool = False,
+        adapter: AdapterSettings | None = None,
     ) -> PreTrainedModel:
         model = load_causal_lm(
-            path,
-            tokenizer_length=len(self._tokenizer),
+            checked,
             dtype=self.dtype,
             dropout=dropout,
-            trust_remote_code=self._config.runtime.trust_remote_code,
             four_bit=adapter is not None and adapter.quantized,
         )
         if adapter is not None:
@@ -199,7 +202,7 @@ class DeepSpeedRLHFEngine:
 
     def _load_scorer(
         self,
-        path: str,
+        checked: CheckedModel,
         *,
         fresh_head: bool,
         dropout: float | None,
@@ -207,13 +210,10 @@ class DeepSpeedRLHFEngine:
         adapter: AdapterSettings | None = None,
     ) -> nn.Module:
         scorer = load_token_scorer(
-            path,
+            checked,
             fresh_head=fresh_head,
-            tokenizer_length=len(self._tokenizer),
-            pad_token_id=self._tokenizer.pad_token_id,
             dtype=self.dtype,
             dropout=dropout,
-            trust_remote_code=self._config.runtime.trust_remote_code,
             four_bit=adapter is not None and adapter.quantized,
         )
         if adapter is not None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 
-from dschat.config.sections import RolloutConfig
+from dschat.config.ppo import RolloutConfig
 from dschat.data.batches import PromptBatch
 from dschat.rlhf.experience import Rollout
 from dschat.runtime.distributed import ZERO_PARTITIONED, whole_weights

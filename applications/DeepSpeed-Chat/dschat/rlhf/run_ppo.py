@@ -61,22 +61,22 @@ def _train(
     parser: ConstituencyParser | None,
 ) -> None:
     """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
-    prepared, paths = prepare_ppo(config)
+    prepared, checkpoints = prepare_ppo(config)
     if config.macro_actions.termination_condition == "parsing":
         parser = parser or StanzaParser(device=str(prepared.device))
     tokenizer = prepared.tokenizer
     plan = make_plan(config, len(prepared.data.train))
     logger.info("%s", describe_plan(config, plan, len(prepared.data.train)))
-    models = {"actor_model_name_or_path": paths.actor, "critic_model_name_or_path": paths.critic}
+    models = {"actor_model_name_or_path": checkpoints.actor, "critic_model_name_or_path": checkpoints.critic}
     goes_on = continuation(config, prepared, models)
     text = plain_text(config, prepared)
     if config.runtime.dry_run:
-        for line in memory_report(config, paths):
+        for line in memory_report(config, checkpoints):
             logger.info("estimated: %s", line)
         config = rehearsal(config)
         plan = make_plan(config, len(prepared.data.train))
     torch.manual_seed(config.runtime.seed)
-    engine = DeepSpeedRLHFEngine(config, paths, tokenizer, total_updates=plan.updates, device=prepared.device)
+    engine = DeepSpeedRLHFEngine(config, checkpoints, total_updates=plan.updates, device=prepared.device)
     regularizer = build_regularizer(
         config.regularizer,
         reference_embeddings=engine.reference_embeddings,
@@ -84,8 +84,8 @@ def _train(
     )
     logger.info("%s", regularizer.describe())
     logger.info("%s", config.macro_actions.describe())
-    if config.penalty_clip is not None:
-        logger.info("the penalty times its coefficient is clipped to +-%g", config.penalty_clip)
+    if config.effective_penalty_clip is not None:
+        logger.info("the penalty times its coefficient is clipped to +-%g", config.effective_penalty_clip)
     trainer = DeepSpeedPPOTrainer(
         engine,
         config,

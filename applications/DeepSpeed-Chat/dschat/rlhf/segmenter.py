@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from dschat.config.sections import MacroActionConfig
+from dschat.config.ppo import MacroActionConfig
 from dschat.rlhf.constituency import ConstituencyParser, constituent_starts, token_ends
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.macro_actions import random_lengths, segment_boundaries

@@ -68,7 +68,7 @@ class RewardShaper:
     def __init__(self, config: PPOConfig) -> None:
         self._ppo = config.ppo
         self._shaping = config.shaping
-        self._penalty_clip = config.penalty_clip
+        self._penalty_clip = config.effective_penalty_clip
         self._penalty_coef = config.ppo.kl_ctl
         self._scores = RunningMoments()
 

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from dschat.config.sections import RuntimeConfig, ScheduleConfig
+from dschat.config.runtime import RuntimeConfig
+from dschat.config.training import ScheduleConfig
 from dschat.errors import UserError
 from dschat.runtime.distributed import ZERO_PARTITIONED, world_size
 

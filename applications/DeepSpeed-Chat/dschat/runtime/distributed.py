@@ -15,12 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from dschat.config.runtime import RuntimeConfig
 from dschat.errors import RankFault, TrainingFault, UserError
 from dschat.runtime.rendezvous import free_port, has_agent_store, take_seat
 
 T = TypeVar("T")
 
-DEFAULT_TIMEOUT_SECONDS = 1800.0
 TIMEOUT_SIGNS = ("Timed out waiting", "timed out", "Timeout")
 LOST_SIGNS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
 ARRIVAL_SECONDS = 2.0
@@ -47,7 +47,7 @@ def prepare_environment(local_rank: int) -> None:
     os.environ.setdefault("LOCAL_RANK", str(max(local_rank, 0)))
 
 
-def initialize(local_rank: int, *, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> torch.device:
+def initialize(local_rank: int, *, timeout_seconds: float = RuntimeConfig.dist_timeout) -> torch.device:
     """Join the process group (NCCL on GPUs, gloo on CPUs) and return this rank's device; may be called again.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dschat.config.sections import GuardConfig
+from dschat.config.runtime import GuardConfig
 from dschat.errors import TrainingFault, UserError
 from dschat.runtime.distributed import gather, rank, reduce_max, union
 

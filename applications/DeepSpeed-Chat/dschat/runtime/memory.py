@@ -13,7 +13,7 @@ import torch
 from accelerate import init_empty_weights
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from dschat.config.adapter import AdapterSettings
+from dschat.config.lora import AdapterSettings
 from dschat.models.lora import WithoutAdapter, adapter_sizes
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, Placement
 from dschat.runtime.distributed import ZERO_PARTITIONED

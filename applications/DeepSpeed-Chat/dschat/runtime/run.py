@@ -11,7 +11,7 @@ from types import TracebackType
 
 import torch
 
-from dschat.config.sections import SavingConfig
+from dschat.config.runtime import SavingConfig
 from dschat.errors import Stopped, TrainingFault, UserError
 from dschat.runtime import files
 from dschat.runtime.distributed import barrier, explain_lost_ranks, is_main_process

@@ -7,8 +7,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from dschat.config.runtime import OnFullDisk
 from dschat.errors import TrainingFault
 from dschat.runtime import files
 from dschat.runtime.distributed import barrier, decided_by_main, is_main_process, world_size
@@ -36,7 +37,7 @@ class StateStore:
     """Decisive settings, for the manifests."""
     limit: int
     """How many states to keep; 0: all."""
-    on_full_disk: Literal["stop", "continue"]
+    on_full_disk: OnFullDisk
 
     def save(self, state: TrainingState, step: int, *, run_seconds: float) -> bool:
         """Commit the state after `step` steps: everything of all ranks, or nothing.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dschat.config.sections import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
 from dschat.optimal_transport.geometry import Metric
 from dschat.rlhf.regularizers.base import Penalty, Regularizer, ResponsePositions

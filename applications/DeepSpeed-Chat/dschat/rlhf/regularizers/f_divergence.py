@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 from torch.nn import functional as F
 
+from dschat.config.regularizers import DivergenceConfig, DivergenceKind
 from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 
-DivergenceKind = Literal["rkl", "fkl", "js", "alpha", "tv", "chi"]
 LOW_VARIANCE_KINDS = ("rkl", "fkl")
 
 
 def f_divergence_penalty(
-    log_ratio: Tensor, *, kind: DivergenceKind, alpha: float = 0.5, low_variance: bool = False
+    log_ratio: Tensor, *, kind: DivergenceKind, alpha: float = DivergenceConfig.f_div_alpha, low_variance: bool = False
 ) -> Tensor:
     """One-sample estimate of an f-divergence, whose mean over tokens of the policy is the divergence.
 
@@ -42,9 +41,9 @@ def f_divergence_penalty(
         ValueError: an unknown kind, alpha out of range, or low_variance with another kind.
     """
     if low_variance and kind not in LOW_VARIANCE_KINDS:
-        raise ValueError(f"--f_div_low_var works with --f_div rkl or fkl, got {kind}; drop it")
+        raise ValueError(f"the low-variance form exists for rkl and fkl, got {kind}")
     if kind == "alpha" and not 0 < alpha < 1:
-        raise ValueError(f"--f_div_alpha must lie between 0 and 1, got {alpha}")
+        raise ValueError(f"alpha must lie between 0 and 1, got {alpha}")
     rho = log_ratio.float()
     inverse = (-rho).exp()
     match kind:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+from dschat.config.regularizers import KLEstimator
 from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
 from dschat.rlhf.regularizers.f_divergence import f_divergence_penalty
 
@@ -17,7 +17,7 @@ class KLRegularizer:
     mean of k1.
     """
 
-    estimator: Literal["k1", "k2", "k3"] = "k1"
+    estimator: KLEstimator
 
     def penalty(self, positions: ResponsePositions) -> Penalty:
         """Estimates [N]."""

@@ -6,9 +6,16 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dschat.config.sections import WassersteinConfig
+from dschat.config.regularizers import WassersteinConfig
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
+from dschat.optimal_transport.geometry import BLURRED_KERNEL, INACTIVE_KERNEL
 from dschat.rlhf.regularizers.base import Penalty, ResponsePositions
+
+ADVICE = {
+    "truncated": "The flags: --epsilon_unit nearest --epsilon 0.2, or --transport capped.",
+    "capped": "The flags: --epsilon_unit nearest --epsilon 0.2, or a larger --max_iter.",
+}
+"""What to pass where epsilon does not suit the distances."""
 
 
 @dataclass(frozen=True)
@@ -61,5 +68,7 @@ class WassersteinRegularizer:
         return used_up & (result.marginal_error > self.config.tol) if self.config.transport == "capped" else used_up
 
     def describe(self) -> str:
-        """The geometry, epsilon in both units, and which regime this is."""
-        return f"regularizer: {self.geometry.describe(self.epsilon, transport=self.config.transport)}"
+        """The geometry, epsilon in both units, which regime this is, and the flags that lead out of an extreme one."""
+        report = f"regularizer: {self.geometry.describe(self.epsilon, transport=self.config.transport)}"
+        sees_meaning = INACTIVE_KERNEL <= self.geometry.kernel_at_nearest(self.epsilon) <= BLURRED_KERNEL
+        return report if sees_meaning else f"{report}\n  {ADVICE[self.config.transport]}"

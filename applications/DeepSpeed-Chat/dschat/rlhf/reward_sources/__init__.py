@@ -9,7 +9,7 @@ from torch import nn
 from dschat.code_execution.apps_tests import GradingRules
 from dschat.code_execution.pool import BATCH_SECONDS, GradingPool, SandboxChoice, default_workers
 from dschat.code_execution.records import MEBIBYTE
-from dschat.config.sections import LearnedRewardConfig, UnitTestRewardConfig
+from dschat.config.rewards import LearnedRewardConfig, UnitTestRewardConfig
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
 from dschat.rlhf.reward_sources.python_function import FunctionReward, load_reward_function

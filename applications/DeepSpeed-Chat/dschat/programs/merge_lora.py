@@ -1,0 +1,9 @@
+"""Adds a LoRA adapter to the weights that it was trained beside: `--help` lists the flags."""
+
+from dschat.errors import run_guarded
+from dschat.tools.merge_lora import main
+
+__all__ = ["main"]
+
+if __name__ == "__main__":
+    run_guarded(main)

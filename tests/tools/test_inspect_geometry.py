@@ -1,0 +1,181 @@
+"""The report on a model's embedding space, against a table whose distances are known."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from dschat.errors import UserError
+from dschat.optimal_transport import TokenGeometry
+from dschat.tools import inspect_geometry
+from toys.models import make_causal_lm
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["<unk>", "kitten", "house", "tiger", "river", "mouse", "stone", "apple", "cat"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model whose "cat" lies beside "kitten", with padding rows that would be nearer still."""
+    path = tmp_path_factory.mktemp("model")
+    tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(path)
+    model = make_causal_lm("llama", vocab_size=len(WORDS) + 7)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[WORDS.index("cat")] = table[WORDS.index("kitten")] + 0.01
+        table[len(WORDS) :] = table[WORDS.index("cat")]
+    model.save_pretrained(path)
+    return path
+
+
+def table_of(folder: Path) -> Tensor:
+    return load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+
+
+def run(*words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "inspect_geometry.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_only_the_embedding_table_is_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> Tensor:
+        raise AssertionError("the whole model was loaded")
+
+    monkeypatch.setattr(inspect_geometry, "_load_whole_model", refuse)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    save_file(
+        {"transformer.wte.weight": torch.ones(3, 5), "h.0.weight": torch.zeros(2)}, tmp_path / "first.safetensors"
+    )
+    index = {"weight_map": {"transformer.wte.weight": "first.safetensors", "h.1.weight": "not-there.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+
+    torch.testing.assert_close(inspect_geometry.read_embedding_table(folder), table_of(folder))
+    assert inspect_geometry.read_embedding_table(tmp_path).tolist() == [[1.0] * 5] * 3
+
+
+def test_unknown_weight_names_fall_back_to_the_whole_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect_geometry, "EMBEDDING_NAMES", ("nothing.like.it",))
+
+    torch.testing.assert_close(inspect_geometry.read_embedding_table(folder), table_of(folder))
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("num_neighbors", [1, 5, 100])
+def test_distances_match_the_geometry_that_training_builds(metric: str, num_neighbors: int) -> None:
+    table = torch.randn(83, 7, generator=torch.Generator().manual_seed(3))
+    points = inspect_geometry.points_of(table, metric)
+
+    found = inspect_geometry.measure(points, num_neighbors=num_neighbors, metric=metric, sample=1000)
+    space = TokenGeometry.from_embeddings(table, num_neighbors=num_neighbors, metric=metric)
+
+    assert found.sampled == 83 and found.num_neighbors == space.num_neighbors
+    assert float(found.nearest.median()) == pytest.approx(space.nearest_distance, abs=1e-5)
+    torch.testing.assert_close(found.kth.float(), space.radius, atol=1e-5, rtol=1e-5)
+    assert float(found.random.median()) == pytest.approx(space.far_cost, rel=0.02)  # other pairs are drawn
+
+
+def test_a_sample_estimates_the_quantiles_of_all_tokens() -> None:
+    points = torch.randn(3001, 5, generator=torch.Generator().manual_seed(4))
+
+    some = inspect_geometry.measure(points, num_neighbors=20, metric="l2", sample=700)
+    every = inspect_geometry.measure(points, num_neighbors=20, metric="l2", sample=5000)
+
+    assert (some.sampled, every.sampled) == (700, 3001)
+    assert float(some.nearest.median()) == pytest.approx(float(every.nearest.median()), rel=0.06)
+
+
+def test_padding_rows_are_no_neighbours_and_the_nearest_token_comes_first(folder: Path) -> None:
+    found = run("--model", folder, "--tokens", "cat", "--num_neighbors", 3)
+
+    assert found.returncode == 0, found.stderr
+    assert f"V = {len(WORDS)} tokens, D = 32" in found.stdout
+    row = next(line for line in found.stdout.splitlines() if line.startswith("│ cat"))
+    distance = 0.01 * math.sqrt(32)
+    assert row.split("│")[2].split()[:2] == ["kitten", f"{distance:.3g}"]
+
+
+def test_report_says_the_regime_recommends_an_epsilon_and_draws(folder: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "geometry.png"
+    found = run("--model", folder, "--num_neighbors", 3, "--plot", picture)
+    points = inspect_geometry.points_of(table_of(folder)[: len(WORDS)], "l2")
+    nearest = TokenGeometry.from_embeddings(points, num_neighbors=3).nearest_distance
+
+    assert found.returncode == 0, found.stderr
+    assert f"epsilon = {0.2 * nearest:.3g}, that is --epsilon_unit nearest --epsilon 0.2" in found.stdout
+    assert "--transport capped --debias --cost_type L2 --cost_dim 3" in found.stdout
+    assert "inactive" in found.stdout and "blurred" in found.stdout
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("kernel", "word"), [(1e-9, "inactive"), (1e-5, "semantic"), (0.5, "semantic"), (0.95, "blurred")]
+)
+def test_regimes_agree_with_the_package(kernel: float, word: str) -> None:
+    epsilon = 1 / -math.log(kernel)
+    points = torch.eye(4) / math.sqrt(2)  # all at distance 1
+    space = TokenGeometry.from_embeddings(points, num_neighbors=1)
+
+    assert inspect_geometry.regime(kernel).startswith(word)
+    assert word in space.describe(epsilon).lower()
+
+
+def test_moving_to_a_nearer_token_costs_less_only_with_capped_transport() -> None:
+    generator = torch.Generator().manual_seed(5)
+    points = torch.cat([torch.randn(40, 6, generator=generator), torch.full((1, 6), 9.0), torch.full((1, 6), 9.1)])
+    found = inspect_geometry.measure(points, num_neighbors=4, metric="l2", sample=100)
+    order = inspect_geometry.costs_to_all(points, torch.tensor([0]), "l2")[0].argsort()
+    near, far = int(order[1]), 41
+
+    (near_published, near_capped), (far_published, far_capped) = (
+        inspect_geometry.move_penalties(points, 0, other, found, "l2", epsilon=0.2 * float(found.nearest.median()))
+        for other in (near, far)
+    )
+
+    assert near_published == pytest.approx(far_published, abs=1e-5) and far_published > 0
+    assert 0 < near_capped < 0.8 * far_capped
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--tokens", "kittn"], "did you mean kitten?"),
+        (["--num_neighbors", "0"], "--num_neighbors must be at least 1"),
+    ],
+)
+def test_mistakes_are_one_sentence(folder: Path, words: list[str], message: str) -> None:
+    found = run("--model", folder, *words)
+
+    assert found.returncode == 2
+    assert message in found.stderr and "Traceback" not in found.stderr
+
+
+def test_folders_without_a_usable_table_are_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no config\.json"):
+        inspect_geometry.read_embedding_table(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="no input embeddings"):
+        inspect_geometry.read_embedding_table(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged or incomplete"):
+        inspect_geometry.read_embedding_table(tmp_path)
+
+
+def test_default_tokens_are_whole_words(folder: Path) -> None:
+    tokenizer = inspect_geometry.load_tokens(folder)
+
+    chosen = inspect_geometry.word_like_tokens(tokenizer, vocab_size=len(WORDS), count=3)
+
+    assert len(chosen) == 3
+    assert {WORDS[index] for index in chosen} <= set(WORDS) - {"<unk>", "cat"}  # shorter than four letters
