@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.checksums import folder_key
 from dschat.config.data import DataConfig, SFTDataConfig
 from dschat.config.decisive import decisive_settings
-from dschat.config.runtime import OutputConfig, SavingConfig
+from dschat.config.runtime import OutputConfig, RuntimeConfig, SavingConfig
 from dschat.config.steps import PPOConfig, RewardTrainingConfig, SFTConfig
 from dschat.data.phases import DataSource, Phase, PhaseData, build_phase
 from dschat.errors import UserError
@@ -68,29 +68,36 @@ def check_named_model(config: StepConfig, flag: str, path: str) -> CheckedModel:
     )
 
 
+def join_ranks(runtime: RuntimeConfig) -> torch.device:
+    """Join the other ranks, and return this rank's device."""
+    device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
+    if runtime.local_rank >= 0:
+        follow_launcher()
+    return device
+
+
 def prepare(
     config: StepConfig,
     model: CheckedModel,
+    device: torch.device,
     *,
     phase: Phase,
     max_length: int,
     sft_data: SFTDataConfig | None = None,
     needs_tests: bool = False,
 ) -> Prepared:
-    """Join the ranks, and tokenise this step's share of the data; no weights are read.
+    """Tokenise this step's share of the data, all ranks together; no weights are read.
 
     Args:
         config: settings of the step.
         model: brings the tokenizer.
+        device: as `join_ranks` returned it.
         phase: which share and form of the data.
         max_length: limit of tokens for the data: the whole row, or the prompt in step 3.
         sft_data: what only step 1 has.
         needs_tests: whether rows without tests that can be run are left out.
     """
     runtime = config.runtime
-    device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
-    if runtime.local_rank >= 0:
-        follow_launcher()
     check_holds_no_run(config.output, config.saving.resume)
     folder = work_folder(config.output, dry_run=runtime.dry_run)
     source = data_source(config.data, folder, seed=runtime.seed, sft_data=sft_data, needs_tests=needs_tests)

@@ -20,6 +20,7 @@ from dschat.preparation import (
     check_named_model,
     continuation,
     describe_rehearsal,
+    join_ranks,
     one_step,
     prepare,
     tensorboard_folder,
@@ -29,9 +30,16 @@ from dschat.runtime.deepspeed_config import (
     Placement,
     load_partitioned,
     training_engine,
-    training_settings,
     training_stage,
     usable_dtype,
+)
+from dschat.runtime.deepspeed_overrides import (
+    Trained,
+    TrainingFlags,
+    blaming,
+    check_overrides,
+    overridden_settings,
+    overrides_of,
 )
 from dschat.runtime.distributed import world_size
 from dschat.runtime.guards import BrokenSteps
@@ -45,6 +53,13 @@ from dschat.runtime.state import TrainingState
 logger = logging.getLogger(__name__)
 
 MODEL_FLAG = "model_name_or_path"
+FLAGS = TrainingFlags(
+    learning_rate="--learning_rate",
+    weight_decay="--weight_decay",
+    micro_batch_size="--per_device_train_batch_size",
+    zero_stage="--zero_stage",
+    gradient_checkpointing="--gradient_checkpointing",
+)
 
 
 SupervisedStepConfig = SFTConfig | RewardTrainingConfig
@@ -63,7 +78,9 @@ def prepare_supervised(
     set_up_logging()
     model = check_named_model(config, MODEL_FLAG, config.training.model_name_or_path)
     model.check_rows(config.training.max_seq_len, "--max_seq_len")
-    return prepare(config, model, phase=phase, max_length=config.training.max_seq_len, sft_data=sft_data)
+    device = join_ranks(config.runtime)
+    check_overrides(config.runtime, lambda: {"model": _trained(config, total_updates=1)})
+    return prepare(config, model, device, phase=phase, max_length=config.training.max_seq_len, sft_data=sft_data)
 
 
 def train_supervised(
@@ -93,19 +110,19 @@ def train_supervised(
     settings = _loop_settings(config, prepared, title, shown)
     shape = prepared.model.config
     check_adapter(shape, config.adapter)
-    dtype = usable_dtype(config.runtime)
-    placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
+    trained = _trained(config, total_updates=settings.total_updates(len(prepared.data.train)))
     _report_plan(prepared, settings)
     goes_on = continuation(config, prepared, {MODEL_FLAG: prepared.model})
     if config.runtime.dry_run:
-        estimated = estimate_adapted("model", shape, placement, config.adapter, world_size=world_size())
+        estimated = estimate_adapted("model", shape, trained.placement, config.adapter, world_size=world_size())
         logger.info("estimated: %s", estimated)
         config = _rehearsal(config)
         settings = _loop_settings(config, prepared, title, shown)
+        trained = _trained(config, total_updates=settings.total_updates(len(prepared.data.train)))
     seed_generators(config.runtime.seed)
     memory = MemoryMeter(prepared.device)
     with memory.during("model"):
-        engine = _build_engine(config, load, placement, settings.total_updates(len(prepared.data.train)))
+        engine = _build_engine(config, load, trained)
 
     def save(step: int) -> None:
         folder = prepared.output / f"step_{step}"
@@ -160,9 +177,8 @@ def _report_plan(prepared: Prepared, settings: LoopSettings) -> None:
     )  # fmt: skip
 
 
-def _build_engine(
-    config: SupervisedStepConfig, load: Callable[[], nn.Module], placement: Placement, total_updates: int
-) -> Any:
+def _trained(config: SupervisedStepConfig, *, total_updates: int) -> Trained:
+    """How the model lies on the devices and is trained, as the flags say."""
     optimization = Optimization(
         learning_rate=config.training.learning_rate,
         weight_decay=config.training.weight_decay,
@@ -171,5 +187,14 @@ def _build_engine(
         total_updates=total_updates,
         lora_learning_rate=config.adapter.learning_rate if config.adapter else None,
     )
-    settings = training_settings(placement, optimization, overrides=config.runtime.deepspeed_config)
-    return training_engine(load_partitioned(load, settings), settings, optimization)
+    dtype = usable_dtype(config.runtime)
+    placement = Placement(training_stage(config.training.zero_stage, dtype), dtype, config.runtime.offload)
+    return Trained(placement, optimization, FLAGS)
+
+
+def _build_engine(config: SupervisedStepConfig, load: Callable[[], nn.Module], trained: Trained) -> Any:
+    overrides = overrides_of(config.runtime, trained)
+    settings = overridden_settings(trained, overrides)
+    model = load_partitioned(load, settings)
+    with blaming(config.runtime, overrides):
+        return training_engine(model, settings, trained.optimization)

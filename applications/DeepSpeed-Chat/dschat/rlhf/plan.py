@@ -13,11 +13,20 @@ from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id
-from dschat.preparation import Prepared, cache_folder, check_named_model, one_step, prepare, steps_per_epoch
+from dschat.preparation import (
+    Prepared,
+    cache_folder,
+    check_named_model,
+    join_ranks,
+    one_step,
+    prepare,
+    steps_per_epoch,
+)
 from dschat.rlhf.reward_sources import check_reward_source
-from dschat.rlhf.rlhf_engine import Checkpoints
+from dschat.rlhf.rlhf_engine import Checkpoints, trained_models
 from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
+from dschat.runtime.deepspeed_overrides import check_overrides
 from dschat.runtime.distributed import main_process_first, world_size
 from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
 
@@ -50,9 +59,12 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
             "--max_prompt_seq_len and --max_answer_seq_len",
         )
     check_adapter(critic.config, config.critic_adapter)
+    device = join_ranks(config.runtime)
+    check_overrides(config.runtime, lambda: trained_models(config, usable_dtype(config.runtime), total_updates=1))
     prepared = prepare(
         config,
         actor,
+        device,
         phase="ppo",
         max_length=config.rollout.max_prompt_seq_len,
         needs_tests=not config.has_reward_checkpoint,

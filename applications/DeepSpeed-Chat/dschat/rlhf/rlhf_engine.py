@@ -27,10 +27,10 @@ from dschat.runtime.deepspeed_config import (
     inference_settings,
     load_partitioned,
     training_engine,
-    training_settings,
     training_stage,
     usable_dtype,
 )
+from dschat.runtime.deepspeed_overrides import Trained, TrainingFlags, blaming, overridden_settings, overrides_of
 from dschat.runtime.distributed import whole_copy
 from dschat.runtime.memory import MemoryMeter
 from dschat.runtime.model_folders import export_model
@@ -50,6 +50,60 @@ class Checkpoints:
     critic: CheckedModel
     fresh_critic_head: bool = False
     """Whether the critic's checkpoint may be a language model, which then gets a new score head."""
+
+
+def trained_models(config: PPOConfig, dtype: str, *, total_updates: int) -> dict[str, Trained]:
+    """How actor and critic lie on the devices and are trained, as the flags say.
+
+    Args:
+        config: settings of step 3.
+        dtype: as `usable_dtype` gives it.
+        total_updates: optimizer steps in the whole run.
+    """
+    models = config.models
+
+    def trained(
+        role: str,
+        learning_rate: float,
+        weight_decay: float,
+        stage: int,
+        adapter: AdapterSettings | None,
+        passes: int = 1,
+    ) -> Trained:
+        optimization = Optimization(
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            micro_batch_size=config.ppo.per_device_training_batch_size,
+            schedule=config.schedule,
+            total_updates=total_updates,
+            passes=passes,
+            lora_learning_rate=adapter.learning_rate if adapter else None,
+        )
+        flags = TrainingFlags(
+            learning_rate=f"--{role}_learning_rate",
+            weight_decay=f"--{role}_weight_decay",
+            micro_batch_size="--per_device_training_batch_size",
+            zero_stage=f"--{role}_zero_stage",
+            gradient_checkpointing=f"--{role}_gradient_checkpointing",
+        )
+        return Trained(Placement(training_stage(stage, dtype), dtype, config.runtime.offload), optimization, flags)
+
+    actor = trained(
+        "actor",
+        models.actor_learning_rate,
+        models.actor_weight_decay,
+        models.actor_zero_stage,
+        config.actor_adapter,
+        passes=TEXT_PASSES if config.unsupervised.active else 1,
+    )
+    critic = trained(
+        "critic",
+        models.critic_learning_rate,
+        models.critic_weight_decay,
+        models.critic_zero_stage,
+        config.critic_adapter,
+    )
+    return {"actor": actor, "critic": critic}
 
 
 class DeepSpeedRLHFEngine:
@@ -85,6 +139,7 @@ class DeepSpeedRLHFEngine:
         models = config.models
         logger.info("loading the actor from %s", checkpoints.actor.path)
         load_actor = partial(self._load_causal_lm, checkpoints.actor)
+        trained = trained_models(config, self._dtype, total_updates=total_updates)
         self.actor = self._trained(
             "actor",
             partial(
@@ -93,14 +148,7 @@ class DeepSpeedRLHFEngine:
                 checkpointing=models.actor_gradient_checkpointing,
                 adapter=config.actor_adapter,
             ),
-            self._placement(models.actor_zero_stage, config.runtime.offload),
-            self._optimization(
-                models.actor_learning_rate,
-                models.actor_weight_decay,
-                config.actor_adapter,
-                total_updates,
-                passes=TEXT_PASSES if config.unsupervised.active else 1,
-            ),
+            trained["actor"],
         )
         self.reference = self._frozen(
             "reference",
@@ -120,10 +168,7 @@ class DeepSpeedRLHFEngine:
                 checkpointing=models.critic_gradient_checkpointing,
                 adapter=config.critic_adapter,
             ),
-            self._placement(models.critic_zero_stage, config.runtime.offload),
-            self._optimization(
-                models.critic_learning_rate, models.critic_weight_decay, config.critic_adapter, total_updates
-            ),
+            trained["critic"],
         )
         self.reward = None
         if config.uses_reward_model:
@@ -222,32 +267,14 @@ class DeepSpeedRLHFEngine:
             enable_gradient_checkpointing(scorer.model)
         return scorer
 
-    def _placement(self, stage: int, offload: bool) -> Placement:
-        return Placement(training_stage(stage, self._dtype), self._dtype, offload)
-
-    def _optimization(
-        self,
-        learning_rate: float,
-        weight_decay: float,
-        adapter: AdapterSettings | None,
-        total_updates: int,
-        *,
-        passes: int = 1,
-    ) -> Optimization:
-        return Optimization(
-            learning_rate=learning_rate,
-            weight_decay=weight_decay,
-            micro_batch_size=self._config.ppo.per_device_training_batch_size,
-            schedule=self._config.schedule,
-            total_updates=total_updates,
-            passes=passes,
-            lora_learning_rate=adapter.learning_rate if adapter else None,
-        )
-
-    def _trained(self, role: str, load: partial[nn.Module], placement: Placement, optimization: Optimization) -> Any:
-        settings = training_settings(placement, optimization, overrides=self._config.runtime.deepspeed_config)
+    def _trained(self, role: str, load: partial[nn.Module], trained: Trained) -> Any:
+        runtime = self._config.runtime
+        overrides = overrides_of(runtime, trained)
+        settings = overridden_settings(trained, overrides)
         with self.memory.during(role):
-            return training_engine(load_partitioned(load, settings), settings, optimization)
+            model = load_partitioned(load, settings)
+            with blaming(runtime, overrides):
+                return training_engine(model, settings, trained.optimization)
 
     def _frozen(
         self, role: str, trained: Any, adapter: AdapterSettings | None, load: partial[nn.Module], placement: Placement
