@@ -18,7 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +70,7 @@ class Bench:
     """What building each regularizer took, the geometry included."""
     device: torch.device
     vocab_size: int
-    """Tokens of the tokenizer."""
+    """The highest token id plus one."""
 
 
 def variants(top_ks: Sequence[int]) -> dict[str, dict[str, str | int | float]]:
@@ -138,12 +138,12 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
         models: folder with sft/ and reward/.
         never_end: no token ends an answer: all have --max_answer_seq_len tokens.
     """
+    from dschat.generation import EndTokens, HuggingFaceSettings, build_generator
     from dschat.models.checked import check_model
     from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
     from dschat.rlhf.regularizers import build_regularizer
     from dschat.rlhf.reward_sources import build_reward_source
     from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
-    from dschat.rlhf.rollout import AnswerTokens
     from dschat.runtime.distributed import initialize
     from dschat.runtime.logging import set_up_logging
 
@@ -153,8 +153,8 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
     checkpoints = Checkpoints(*(check_model("models", str(models / name)) for name in ("sft", "reward")))
     tokenizer = checkpoints.actor.tokenizer
     engine = DeepSpeedRLHFEngine(first, checkpoints, total_updates=10**6, device=device)
-    stop = () if never_end else (int(tokenizer.eos_token_id),)
-    tokens = AnswerTokens(stop, int(tokenizer.pad_token_id), len(tokenizer))
+    ends = EndTokens.of(checkpoints.actor)
+    generator = build_generator(engine.actor, replace(ends, stop=()) if never_end else ends, HuggingFaceSettings())
     trainers, seconds = {}, {}
     for name, config in configs.items():
         started = time.perf_counter()
@@ -163,10 +163,10 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
         seconds[name] = time.perf_counter() - started
         reward_source = build_reward_source(config.reward, reward_model=engine.reward)
         trainers[name] = DeepSpeedPPOTrainer(
-            engine, config, regularizer, reward_source, tokenizer, tokens, device=device
+            engine, config, regularizer, reward_source, tokenizer, generator, device=device
         )
     perturb(engine.reference)
-    return Bench(trainers, seconds, device, len(tokenizer))
+    return Bench(trainers, seconds, device, engine.vocabulary.size)
 
 
 @torch.no_grad()

@@ -16,14 +16,15 @@ from transformers import PreTrainedTokenizerBase
 from dschat.config.ppo import RolloutConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.phases import collate_prompts
-from dschat.models.causal_lm import response_logits, token_log_probs
+from dschat.generation import Generator, Sampling
+from dschat.models.causal_lm import real_logits, response_logits, token_log_probs
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials
 from dschat.published import EPSILON as PUBLISHED_EPSILON
 from dschat.published import MAX_ITER as PUBLISHED_ROUNDS
 from dschat.published import TOP_K as PUBLISHED_TOP_K
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources import RewardSource
-from dschat.rlhf.rollout import AnswerTokens, make_rollout, sample_answers
+from dschat.rlhf.rollout import make_rollout
 
 if TYPE_CHECKING:
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
@@ -64,7 +65,7 @@ class Examiner:
         rollout: RolloutConfig,
         reward_source: RewardSource,
         tokenizer: PreTrainedTokenizerBase,
-        tokens: AnswerTokens,
+        generator: Generator,
         geometry: TokenGeometry,
         *,
         device: torch.device,
@@ -76,7 +77,8 @@ class Examiner:
             engine: holds the policy, which may go on training between measurements, and the reference.
             rollout: how answers are sampled.
             reward_source: scores them.
-            tokenizer, tokens: of the models; what ends an answer.
+            tokenizer: of the models.
+            generator: continues prompts with the policy.
             geometry: of the reference's embeddings.
             device: where the models are.
             rows: tokenised held-out prompts.
@@ -85,7 +87,10 @@ class Examiner:
         self._rollout = rollout
         self._reward_source = reward_source
         self._tokenizer = tokenizer
-        self._tokens = tokens
+        self._generator = generator
+        self._sampling = Sampling(
+            rollout.temperature, rollout.sampling_top_k, rollout.sampling_top_p, rollout.max_answer_seq_len
+        )
         self._geometry = geometry
         self._device = device
         self._rows = rows
@@ -93,12 +98,13 @@ class Examiner:
     def sample(self) -> list[Rollout]:
         """The present policy's answers to the held-out prompts; the random state is left as it was."""
         self._engine.actor.eval()
+        self._generator.refresh()
         rollouts = []
         with torch.random.fork_rng(devices=[self._device] if self._device.type == "cuda" else []):
             torch.manual_seed(EVALUATION_SEED)
             for prompts in self._batches():
-                sequences = sample_answers(self._engine.actor, prompts, self._tokens, self._rollout, gather=False)
-                rollouts.append(make_rollout(sequences, prompts, self._tokens, self._tokenizer))
+                answers = self._generator.generate(prompts, self._sampling)
+                rollouts.append(make_rollout(answers, prompts, self._tokenizer))
         return rollouts
 
     def measure(self, rollouts: Sequence[Rollout]) -> Measured:
@@ -158,13 +164,14 @@ class Examiner:
             logits = response_logits(
                 model, type(actor), rollout.sequences[part], rollout.attention_mask[part], width=mask.shape[1]
             )
-            found.append(logits[..., : self._geometry.vocab_size][mask])
+            found.append(real_logits(logits, self._engine.vocabulary)[mask])
         return found[0], found[1], rollout.responses[part][mask]
 
     def _batches(self) -> Iterator[PromptBatch]:
         size = self._rollout.per_device_generation_batch_size
+        pad = int(self._tokenizer.pad_token_id)
         for start in range(0, len(self._rows), size):
-            yield collate_prompts(self._rows[start : start + size], pad_token_id=self._tokens.pad).to(self._device)
+            yield collate_prompts(self._rows[start : start + size], pad_token_id=pad).to(self._device)
 
 
 def exact_kl(policy: Tensor, reference: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Answers of several actors to the same held-out prompts, with the reward model's scores; plain transformers."""
+"""Answers of several actors to the same held-out prompts, with the reward model's scores."""
 
 from __future__ import annotations
 
@@ -7,13 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import (
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from quickstart.report import SampleAnswer
 
@@ -46,26 +40,6 @@ def token_scores(model: PreTrainedModel, input_ids: Tensor) -> Tensor:
     return model.score(hidden)[0, :, 0].float()
 
 
-@torch.no_grad()
-def sample_answer(
-    model: PreTrainedModel, prompt_ids: Tensor, tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int,
-    temperature: float, top_k: int, seed: int,
-) -> Tensor:  # fmt: skip
-    """Sample one answer: [1, P] prompt ids → [1, P + R] ids of prompt and answer, EOS included where one was drawn."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return model.generate(
-            input_ids=prompt_ids,
-            attention_mask=torch.ones_like(prompt_ids),
-            max_new_tokens=max_new_tokens,
-            do_sample=True,
-            temperature=temperature,
-            top_k=top_k,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
-
-
 def compare_answers(
     rows: Sequence[tuple[str, str]],
     actors: Mapping[str, Path],
@@ -89,19 +63,24 @@ def compare_answers(
         top_k: sample among this many most likely tokens.
         seed: of the sampling; every actor draws with the same random numbers.
     """
-    tokenizer = AutoTokenizer.from_pretrained(next(iter(actors.values())))
+    from dschat.data.batches import PromptBatch
+    from dschat.generation import EndTokens, HuggingFaceSettings, RowSeed, Sampling, build_generator
+    from dschat.models.causal_lm import load_causal_lm
+    from dschat.models.checked import check_model
+
+    sampling = Sampling(temperature, top_k, 1.0, max_new_tokens)
     reward_model = AutoModelForSequenceClassification.from_pretrained(reward_folder, dtype=torch.float32).eval()
     answers: list[dict[str, tuple[str, float]]] = [{} for _ in rows]
     for name, folder in actors.items():
-        actor = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        checked = check_model("actor", str(folder))
+        actor = load_causal_lm(checked, dtype=torch.float32).eval()
+        generator = build_generator(actor, EndTokens.of(checked), HuggingFaceSettings())
         for index, (prompt, _) in enumerate(rows):
-            prompt_ids = tokenizer(prompt, return_tensors="pt").input_ids[:, -max_prompt_tokens:]
-            sequence = sample_answer(
-                actor, prompt_ids, tokenizer, max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k,
-                seed=seed + index,
-            )  # fmt: skip
-            text = tokenizer.decode(sequence[0, prompt_ids.shape[1] :], skip_special_tokens=True)
-            answers[index][name] = (text, float(token_scores(reward_model, sequence)[-1]))
+            ids = checked.tokenizer(prompt)["input_ids"][-max_prompt_tokens:]
+            batch = PromptBatch.of_ids([ids], pad_token_id=checked.pad_token_id)
+            answer = generator.generate(batch, sampling, seeds=[RowSeed(seed, index)]).ids()[0]
+            text = checked.tokenizer.decode(answer, skip_special_tokens=True)
+            answers[index][name] = (text, float(token_scores(reward_model, torch.tensor([ids + answer]))[-1]))
     return [
         SampleAnswer(prompt=prompt, human=human, answers=found)
         for (prompt, human), found in zip(rows, answers, strict=True)

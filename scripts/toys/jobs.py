@@ -19,6 +19,7 @@ from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.reward_sources import RewardSource
 from dschat.runtime.distributed import rank, world_size
 from dschat.runtime.model_folders import export_model
+from toys.generators import FixedAnswers
 from toys.models import make_causal_lm
 from toys.tokenizers import make_tokenizer
 
@@ -59,8 +60,9 @@ def run_job(
             section = WassersteinConfig if job.step.startswith("wpr") else DivergenceConfig
             reward = UnitTestRewardConfig if job.step.endswith("apps") else LearnedRewardConfig
             config = parse_ppo_config(job.arguments, regularizer=section, reward=reward)
-            sample = answer_first_half if job.second_half_silent else answer_by_prompt if job.fixed_answers else None
-            run_ppo(config, reward_source=reward_source, sample=sample, parser=parser)
+            answer = answer_first_half if job.second_half_silent else answer_by_prompt if job.fixed_answers else None
+            generator = FixedAnswers(answer) if answer else None
+            run_ppo(config, reward_source=reward_source, generator=generator, parser=parser)
     return read_metrics(Path(str(config.output.output_dir)))
 
 
@@ -77,7 +79,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def answer_by_prompt(prompts: PromptBatch) -> Tensor:
-    """Prompts [B, P] with answers of fixed width that depend on each row's own tokens alone, [B, P + R]."""
+    """Answers [B, R] of fixed width that depend on each row's own tokens of prompts [B, P] alone."""
     rows = []
     for ids, mask in zip(prompts.input_ids, prompts.attention_mask, strict=True):
         seed = int(ids[mask.bool()].sum())
@@ -85,16 +87,16 @@ def answer_by_prompt(prompts: PromptBatch) -> Tensor:
         row = torch.randint(5, 40, (ANSWER_TOKENS,), generator=generator)
         row[seed % ANSWER_TOKENS :] = make_tokenizer().eos_token_id  # at once in every fifth answer
         rows.append(row)
-    return torch.cat([prompts.input_ids, torch.stack(rows).to(prompts.input_ids.device)], dim=-1)
+    return torch.stack(rows).to(prompts.input_ids.device)
 
 
 def answer_first_half(prompts: PromptBatch) -> Tensor:
-    """The same, [B, P + R], but the second half of the rows of all ranks together ends at once."""
-    sequences = answer_by_prompt(prompts)
-    rows = sequences.shape[0]
+    """The same, [B, R], but the second half of the rows of all ranks together ends at once."""
+    answers = answer_by_prompt(prompts)
+    rows = answers.shape[0]
     silent = rank() * rows + torch.arange(rows) >= world_size() * rows // 2
-    sequences[silent, -ANSWER_TOKENS:] = make_tokenizer().eos_token_id
-    return sequences
+    answers[silent] = make_tokenizer().eos_token_id
+    return answers
 
 
 def write_pairs(path: Path, *, rows: int = 160, seed: int = 0) -> Path:

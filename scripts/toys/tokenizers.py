@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from typing import Literal
 
@@ -45,6 +46,20 @@ def make_tokenizer(
         backend.post_processor = processors.TemplateProcessing(
             single="<bos> $A", pair="<bos> $A $B", special_tokens=[("<bos>", backend.token_to_id("<bos>"))]
         )
+    return _wrapped(backend, pad=pad, bos=bos)
+
+
+def make_tokenizer_with_gaps(*, eos: int) -> PreTrainedTokenizerFast:
+    """The same, of 300 tokens, but its EOS has a higher id and the one that it had belongs to no token."""
+    content = json.loads(make_tokenizer().backend_tokenizer.to_str())
+    content["model"]["vocab"]["<eos>"] = eos
+    for token in content["added_tokens"]:
+        if token["content"] == "<eos>":
+            token["id"] = eos
+    return _wrapped(Tokenizer.from_str(json.dumps(content)), pad="pad", bos=True)
+
+
+def _wrapped(backend: Tokenizer, *, pad: str, bos: bool) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         unk_token="<unk>",

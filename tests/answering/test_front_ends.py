@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,12 @@ def test_pieces_of_an_answer_are_what_the_model_generates(chatbot, models):
 
 
 def test_words_are_shown_as_they_come_and_the_next_turn_is_not(chatbot, monkeypatch):
-    def generate(input_ids, streamer, **_: object) -> None:
-        streamer.put(input_ids)
+    def stream(*_: object, stop_strings: Sequence[str]) -> Iterator[str]:
+        assert stop_strings == ("Human:",)
         for token in chatbot.tokenizer(" a big red cat Human: go on", add_special_tokens=False).input_ids:
-            streamer.put(torch.tensor([token]))
-        streamer.end()
+            yield chatbot.tokenizer.decode([token])
 
-    monkeypatch.setattr(chatbot.model, "generate", generate)
+    monkeypatch.setattr(chatbot.generator, "stream", stream)
     pieces = [piece for piece in chatbot.answer([{"role": "user", "content": "x"}]) if piece]
     assert "".join(pieces) == " a big red cat " and len(pieces) > 2
 
@@ -89,15 +89,6 @@ def test_text_is_held_back_while_it_may_begin_the_next_turn(text, visible):
     assert chat.before_mark(text, "Human:") == visible
 
 
-def test_failure_while_generating_is_raised_and_does_not_hang(chatbot, monkeypatch):
-    def fail(**_: object) -> None:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(chatbot.model, "generate", fail)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        list(chatbot.answer([{"role": "user", "content": "a"}]))
-
-
 def test_conversation_in_a_terminal_with_clear_and_quit(models):
     words = [sys.executable, CHAT.name, "--path", str(models / "run" / "step-7" / "actor"), "--max_new_tokens", "5"]
     done = subprocess.run(
@@ -106,6 +97,61 @@ def test_conversation_in_a_terminal_with_clear_and_quit(models):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Model: ") == 3 and "forgotten" in done.stdout
+
+
+@pytest.mark.parametrize("temperature", ["0", "0.8"])
+def test_a_table_row_that_no_token_has_is_never_said(tmp_path, temperature):
+    make_models(tmp_path)
+    folder = tmp_path / "run" / "step-7" / "actor"
+    words = ["--path", str(folder), "--max_new_tokens", "6", "--temperature", temperature, "--device", "cpu"]
+    chatbot = chat.load_chatbot(chat.parse_arguments(words))
+    beyond = len(chatbot.tokenizer)
+    messages = [{"role": "user", "content": "red cat"}]
+    prompt = torch.tensor([chatbot.prompt_ids(messages)])
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.no_grad():
+        model.lm_head.weight[beyond] = model.model(prompt).last_hidden_state[0, -1] * 100
+        assert int(model(prompt).logits[0, -1].argmax()) == beyond
+    model.save_pretrained(folder)
+    chatbot = chat.load_chatbot(chat.parse_arguments(words))
+    assert len("".join(chatbot.answer(messages))) > 2
+
+
+def talk(models: Path, said: bytes, *more: str, **environ: str) -> subprocess.Popen[bytes]:
+    """A conversation that has just been typed."""
+    words = [sys.executable, CHAT.name, "--path", str(models / "run" / "step-7" / "actor"), "--temperature", "0", *more]
+    process = subprocess.Popen(
+        words, cwd=HOME, env=environment(**environ), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None
+    process.stdin.write(said)
+    process.stdin.close()
+    return process
+
+
+@pytest.mark.parametrize("environ", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "utf-8:strict"}])
+def test_bytes_that_are_no_text_do_not_end_the_conversation(models, environ):
+    process = talk(models, b"caf\xe9\nhello\n", "--max_new_tokens", "4", **environ)
+    output, errors = process.stdout.read(), process.stderr.read()
+    assert process.wait(timeout=120) == 0, errors
+    assert output.count(b"Model: ") == 2 and b"Traceback" not in errors
+
+
+def test_a_reader_that_leaves_ends_the_conversation_without_a_traceback(models):
+    process = talk(models, b"red cat\n" * 40, "--max_new_tokens", "60")
+    assert process.stdout.read(10)
+    process.stdout.close()
+    errors = process.stderr.read()
+    assert process.wait(timeout=120) == 0, errors
+    assert b"Error" not in errors and b"Exception" not in errors
+
+
+def test_a_closed_standard_output_is_one_sentence(models):
+    words = [sys.executable, CHAT.name, "--path", str(models / "run" / "step-7" / "actor")]
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", *words]
+    done = subprocess.run(command, cwd=HOME, env=environment(), text=True, stderr=subprocess.PIPE, timeout=120)
+    assert done.returncode == 2 and "leave both of them open" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_missing_model_is_one_sentence(models):

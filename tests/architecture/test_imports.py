@@ -22,10 +22,11 @@ ALLOWED = {
     "data": {"config", "code_execution"},
     "models": {"config"},
     "runtime": {"config", "models.lora"},
+    "generation": {"data", "models", "runtime"},
     "offline": {"config", "data", "models", "runtime", "preparation"},
-    "answering": {"code_execution", "config", "data", "models", "rlhf.reward_sources"},
+    "answering": {"code_execution", "config", "data", "generation", "models", "rlhf.reward_sources"},
     "judging": {"answering", "data"},
-    "tools": {"data", "optimal_transport"},
+    "tools": {"data", "models", "optimal_transport"},
     "programs": {"answering", "config", "judging", "offline", "rlhf.run_ppo", "tools"},
     "preparation": {"config", "data", "models", "runtime"},
     "rlhf.ppo_math": set(),
@@ -36,7 +37,7 @@ ALLOWED = {
     "rlhf.rollout_metrics": {"runtime", "rlhf.experience", "rlhf.reward_sources", "rlhf.scoring", "rlhf.segmenter"},
     "rlhf.segmenter": {"config", "rlhf.constituency", "rlhf.experience", "rlhf.macro_actions"},
     "rlhf.regularizers": {"config", "optimal_transport"},
-    "rlhf.rollout": {"config", "data", "runtime", "rlhf.experience"},
+    "rlhf.rollout": {"data", "generation", "rlhf.experience"},
     "rlhf.row_groups": {"runtime", "rlhf.experience"},
     "rlhf.scoring": {"models", "runtime", "rlhf.experience", "rlhf.regularizers", "rlhf.row_groups"},
     "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience", "rlhf.row_groups"},
@@ -46,20 +47,20 @@ ALLOWED = {
         "rlhf.row_groups", "rlhf.scoring",
     },
     "rlhf.ppo_trainer": {
-        "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",
+        "config", "data", "generation", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.regularizers",
         "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout", "rlhf.scoring", "rlhf.constituency",
         "rlhf.macro_actions", "rlhf.ppo_updates", "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
     },
     "rlhf.plan": {
-        "config", "data", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.rollout",
+        "config", "data", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine",
     },
     "rlhf.ppo_loop": {
         "config", "data", "runtime", "preparation", "rlhf.experience", "rlhf.ppo_trainer", "rlhf.rlhf_engine",
         "rlhf.rollout_metrics", "rlhf.plan",
     },
     "rlhf.run_ppo": {
-        "config", "runtime", "preparation", "rlhf.constituency", "rlhf.ppo_loop", "rlhf.ppo_trainer",
-        "rlhf.regularizers", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.plan",
+        "config", "generation", "models", "runtime", "preparation", "rlhf.constituency", "rlhf.ppo_loop",
+        "rlhf.ppo_trainer", "rlhf.regularizers", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.plan",
     },
 }  # fmt: skip
 
@@ -75,7 +76,7 @@ LEAVES = {"errors", "checksums", "published"}
 
 # Libraries that a part must do without.
 FORBIDDEN_LIBRARIES = {
-    "config": {"torch", "deepspeed", "datasets", "numpy"},
+    "config": {"torch", "deepspeed", "transformers", "datasets", "numpy"},
     "code_execution": {"torch", "deepspeed", "transformers", "datasets", "numpy"},
     "optimal_transport": {"deepspeed", "transformers", "datasets", "numpy", "scipy"},
     "rlhf.ppo_math": {"deepspeed", "transformers"},
@@ -139,8 +140,8 @@ def test_the_sandbox_needs_the_standard_library_alone() -> None:
 
 def test_the_trainer_names_no_concrete_variant() -> None:
     names = imported(PACKAGE / "rlhf" / "ppo_trainer.py")
-    variants = {n for n in names if n.startswith(("dschat.rlhf.regularizers", "dschat.rlhf.reward_sources"))}
-    assert variants == {"dschat.rlhf.regularizers.base", "dschat.rlhf.reward_sources.base"}
+    parts = ("dschat.generation", "dschat.rlhf.regularizers", "dschat.rlhf.reward_sources")
+    assert {n for n in names if n.startswith(parts)} == {f"{part}.base" for part in parts}
 
 
 def test_nothing_in_the_package_imports_the_front_ends() -> None:
@@ -177,8 +178,9 @@ def test_optimal_transport_works_without_deepspeed_and_transformers() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_settings_are_read_without_torch() -> None:
-    code = "import sys, dschat.config.steps; sys.exit('torch' in sys.modules)"
+def test_settings_are_read_without_libraries_that_are_slow_to_import() -> None:
+    slow = FORBIDDEN_LIBRARIES["config"]
+    code = f"import sys, dschat.config.steps; sys.exit(bool({slow!r} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -1,44 +1,14 @@
-"""Settings of regularizers, and of what is computed by the same names."""
+"""Settings of regularizers."""
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from dschat.config.bounds import value_types
-from dschat.config.flag import Section
-from dschat.config.ppo import MacroActionConfig
-from dschat.config.regularizers import DivergenceConfig, RegularizerConfig, WassersteinConfig
-from dschat.optimal_transport import TokenGeometry, token_potentials
-from dschat.optimal_transport.potentials import Transport
-from dschat.optimal_transport.support import SupportKind
-from dschat.rlhf.macro_actions import TerminationCondition, ValueFunction
+from dschat.config.regularizers import DivergenceConfig, RegularizerConfig
 from tests.config.commands import refusal
-
-
-@pytest.mark.parametrize(
-    ("section", "field", "computed"),
-    [
-        (WassersteinConfig, "transport", Transport),
-        (WassersteinConfig, "support", SupportKind),
-        (MacroActionConfig, "termination_condition", TerminationCondition),
-        (MacroActionConfig, "value_function", ValueFunction),
-    ],
-)
-def test_the_choices_are_those_of_the_mathematics(section: type[Section], field: str, computed: Any) -> None:
-    """Which must not read settings, as settings must not import torch."""
-    assert get_args(value_types(section)[field]) == get_args(computed)
-
-
-@pytest.mark.parametrize("function", [token_potentials, TokenGeometry.from_embeddings])
-def test_the_mathematics_starts_from_the_defaults_of_the_flags(function: Any) -> None:
-    flags = {"num_neighbors": "cost_dim"}
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.default is not parameter.empty and name != "metric":
-            assert parameter.default == getattr(WassersteinConfig, flags.get(name, name)), name
 
 
 def test_a_new_regularizer_says_only_what_is_its_own() -> None:

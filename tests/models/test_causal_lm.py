@@ -14,10 +14,12 @@ from dschat.models.causal_lm import (
     load_causal_lm,
     position_ids,
     positional_inputs,
+    real_logits,
     response_logits,
     token_entropies,
     token_log_probs,
 )
+from dschat.models.tokenizer import Vocabulary
 from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
 
 VOCABULARY = 47
@@ -111,3 +113,22 @@ def test_loading_a_folder_without_weights_says_so(tmp_path: Path) -> None:
     make_causal_lm("llama", vocab_size=VOCABULARY).config.save_pretrained(tmp_path)
     with pytest.raises(UserError, match="cannot be loaded as a causal language model"):
         load_causal_lm(bare_checkpoint(tmp_path, num_tokens=VOCABULARY), dtype=torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_logits_of_ids_without_a_token_take_no_probability_and_no_gradient(dtype: torch.dtype) -> None:
+    logits = (5 * torch.randn(2, 3, 31, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
+    real = real_logits(logits, Vocabulary(29, (0, 7)))
+    kept = [index for index in range(29) if index not in (0, 7)]
+    assert real.dtype == dtype and real.isfinite().all()
+    alone = logits.detach()[..., kept].float()
+    torch.testing.assert_close(real.float().log_softmax(-1)[..., kept], alone.log_softmax(-1))
+    torch.testing.assert_close(token_entropies(real), torch.distributions.Categorical(logits=alone).entropy())
+    token_entropies(real).sum().backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()
+    assert logits.grad[..., [0, 7, 29, 30]].eq(0).all() and logits.grad[..., kept].ne(0).any()
+
+
+def test_logits_without_gaps_are_a_view() -> None:
+    logits = torch.randn(2, 31)
+    assert real_logits(logits, Vocabulary(29)).data_ptr() == logits.data_ptr()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import GenerationConfig
@@ -66,7 +68,18 @@ def test_end_tokens_that_the_folder_declares(declared: int | list[int], ids: tup
     assert checked.declared_end_ids == ids
 
 
-def test_without_generation_settings_the_config_declares_the_end(tmp_path: Path) -> None:
-    checked = check_model(FLAG, save(tmp_path))
-    (tmp_path / "generation_config.json").unlink()
-    assert checked.declared_end_ids == (checked.config.eos_token_id,)
+def test_a_config_alone_declares_no_end(tmp_path: Path) -> None:
+    path = save(tmp_path)
+    file = tmp_path / "generation_config.json"
+    assert json.loads(file.read_text())["eos_token_id"] == 2  # the default of the model's class
+    assert check_model(FLAG, path).declared_end_ids == ()
+    file.unlink()
+    assert check_model(FLAG, path).declared_end_ids == ()
+
+
+@pytest.mark.parametrize("content", [{"num_return_sequences": 2}, {"max_new_tokens": "12"}], ids=str)
+def test_generation_settings_that_the_library_refuses_are_a_sentence(content: dict[str, Any], tmp_path: Path) -> None:
+    path = save(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"generation_config\.json cannot be read \(.*\); mend it, or delete it"):
+        _ = check_model(FLAG, path).declared_end_ids

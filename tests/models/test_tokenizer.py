@@ -12,9 +12,9 @@ from transformers import PreTrainedTokenizerFast
 
 from dschat.errors import UserError
 from dschat.models.checked import check_model
-from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id, end_of_conversation_text
+from dschat.models.tokenizer import Vocabulary, check_same_tokenizer, end_of_conversation_id, end_of_conversation_text
 from toys.models import make_causal_lm
-from toys.tokenizers import make_tokenizer
+from toys.tokenizers import make_tokenizer, make_tokenizer_with_gaps
 
 
 def save(folder: Path, tokenizer: PreTrainedTokenizerFast) -> str:
@@ -82,3 +82,11 @@ def test_same_tokenizers_pass_and_different_ones_are_told_apart() -> None:
     check_same_tokenizer(make_tokenizer(), make_tokenizer(pad="eos"))
     with pytest.raises(UserError, match=r"different tokenizers \(300 and 280 tokens, for example"):
         check_same_tokenizer(make_tokenizer(), make_tokenizer(vocab_size=280))
+
+
+def test_a_vocabulary_reaches_to_the_highest_id_and_knows_its_gaps(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    assert Vocabulary.of(tokenizer) == Vocabulary(len(tokenizer))
+    gapped = load(save(tmp_path, make_tokenizer_with_gaps(eos=305)), "<end>")
+    assert Vocabulary.of(gapped) == Vocabulary(307, (3, 300, 301, 302, 303, 304))
+    assert len(gapped) == 301 and end_of_conversation_id(gapped, "<end>") == 306

@@ -182,3 +182,21 @@ def test_costs_between_two_sets_are_those_of_the_joint_set(metric: str) -> None:
     part, part_kept = geometry.costs_between(rows, columns)
     torch.testing.assert_close(part, cost[0][rows][:, columns], atol=3e-7, rtol=0)
     assert torch.equal(part_kept, kept[0][rows][:, columns])
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_ids_without_a_token_are_nobodys_neighbour(metric: str) -> None:
+    embeddings = random_problem(seed=12, vocab_size=61, clusters=9).embeddings
+    gaps = (0, 17, 18, 59)
+    kept = [index for index in range(61) if index not in gaps]
+    table = embeddings.clone()
+    table[17] = table[16]
+    table[18] = torch.nan
+    geometry = TokenGeometry.from_embeddings(table, num_neighbors=4, metric=metric, gaps=gaps)
+    alone = TokenGeometry.from_embeddings(embeddings[kept], num_neighbors=4, metric=metric)
+    assert geometry.vocab_size == 61 and geometry.embeddings.isfinite().all()
+    assert torch.equal(geometry.radius[kept], alone.radius)
+    assert (geometry.far_cost, geometry.nearest_distance, geometry.median_radius) == (
+        alone.far_cost, alone.nearest_distance, alone.median_radius,
+    )  # fmt: skip
+    assert f"V = {len(kept)} tokens" in geometry.describe(0.1)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dschat.data.batches import PromptBatch
 from dschat.offline.loop import BatchResult, SupervisedLoop
 from dschat.offline.sft import SFTObjective
 from dschat.rlhf import run_ppo
@@ -25,6 +24,8 @@ from dschat.runtime import metrics
 from dschat.runtime.distributed import rank
 from dschat.runtime.run import ResumableRun
 from dschat.runtime.state import TrainingState
+from toys.generators import FixedAnswers
+from toys.tokenizers import make_tokenizer
 
 FORGET = "DSCHAT_TEST_FORGET"
 PIECES = (
@@ -92,21 +93,20 @@ def say_nothing_in_two_steps() -> None:
     original = DeepSpeedPPOTrainer.generate_experience
 
     def generate(trainer: DeepSpeedPPOTrainer, *args: Any, step: int) -> Any:
-        say(trainer, [trainer._tokens.stop[0]] if step in SILENT_STEPS else None)
-        return original(trainer, *args, step=step)
+        own = trainer._generator
+        if step in SILENT_STEPS:
+            trainer._generator = answering([make_tokenizer().eos_token_id])
+        try:
+            return original(trainer, *args, step=step)
+        finally:
+            trainer._generator = own
 
     DeepSpeedPPOTrainer.generate_experience = generate
 
 
-def say(trainer: DeepSpeedPPOTrainer, answer: list[int] | None) -> None:
-    """Have the trainer's actor answer every prompt with these tokens, None for its own."""
-    fixed = torch.tensor(answer or [0])
-
-    def sample(prompts: PromptBatch) -> Tensor:
-        rows = prompts.input_ids
-        return torch.cat([rows, fixed.expand(len(rows), -1)], dim=-1)
-
-    trainer._sample = sample if answer else trainer._sample_from_actor
+def answering(answer: list[int]) -> FixedAnswers:
+    """Answers every prompt with these tokens."""
+    return FixedAnswers(lambda prompts: torch.tensor(answer).expand(len(prompts.input_ids), -1))
 
 
 def raise_on_rank_1() -> None:

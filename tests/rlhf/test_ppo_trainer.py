@@ -16,6 +16,7 @@ from dschat.config.steps import PPOConfig, parse_ppo_config
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault
+from dschat.generation import Generator
 from dschat.models.checked import check_model
 from dschat.rlhf import ppo_trainer
 from dschat.rlhf.experience import Experience, Rollout
@@ -23,8 +24,8 @@ from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores, build_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
-from dschat.rlhf.rollout import AnswerTokens
 from tests.oracles.ppo_loops import policy_term, ppo_row, value_term
+from toys.generators import FixedAnswers
 from toys.jobs import make_folders, ppo_arguments
 
 TOLERANCE = 2e-4  # float32 engines against float64 models
@@ -70,20 +71,20 @@ class Case:
         mask = [[0] * (width - len(row)) + [1] * len(row) for row in PROMPTS]
         return PromptBatch(torch.tensor(ids), torch.tensor(mask), tuple({"id": i} for i in range(len(PROMPTS))))
 
-    def sample(self, prompts: PromptBatch) -> Tensor:
+    def answer(self, prompts: PromptBatch) -> Tensor:
         width, pad = max(map(len, ANSWERS)), int(self.tokenizer.pad_token_id)
-        answers = torch.tensor([row + [pad] * (width - len(row)) for row in ANSWERS])
-        return torch.cat([prompts.input_ids, answers], dim=-1)
+        return torch.tensor([row + [pad] * (width - len(row)) for row in ANSWERS])
 
-    def trainer(self, reward_source: RewardSource | None = None) -> DeepSpeedPPOTrainer:
-        tokens = AnswerTokens(stop=(EOS,), pad=int(self.tokenizer.pad_token_id), vocab_size=len(self.tokenizer))
+    def trainer(
+        self, reward_source: RewardSource | None = None, *, generator: Generator | None = None
+    ) -> DeepSpeedPPOTrainer:
         return DeepSpeedPPOTrainer(
             self.engine, self.config,
             build_regularizer(
                 self.config.regularizer, reference_embeddings=self.engine.reference_embeddings, seed=0,
             ),
             reward_source or build_reward_source(self.config.reward, reward_model=self.engine.reward),
-            self.tokenizer, tokens, device=CPU, sample=self.sample, text=self.text,
+            self.tokenizer, generator or FixedAnswers(self.answer), device=CPU, text=self.text,
         )  # fmt: skip
 
     @torch.no_grad()
@@ -155,8 +156,7 @@ def test_experience_and_losses_equal_plain_models_and_loops(case: Case) -> None:
 
 
 def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
-    trainer = case.trainer()
-    trainer._sample = lambda prompts: torch.cat([prompts.input_ids, torch.full((4, 2), EOS)], dim=-1)
+    trainer = case.trainer(generator=FixedAnswers(lambda prompts: torch.full((4, 2), EOS)))
     before = [p.detach().clone() for p in case.engine.actor.module.parameters()]
     made = trainer.generate_experience(case.prompts(), step=1)
     metrics = (made.sums + trainer.train_rlhf([made.experience], step=2).sums).means(CPU)
@@ -165,6 +165,20 @@ def test_a_batch_without_a_usable_answer_changes_nothing(case: Case) -> None:
     # AdamW still moves along its momentum, by much less than a step with a gradient
     change = max((p - q).abs().max().item() for p, q in zip(before, case.engine.actor.module.parameters(), strict=True))
     assert change < 1e-2
+
+
+def test_the_generator_takes_over_weights_that_have_changed_and_no_others(case: Case) -> None:
+    generator = FixedAnswers(case.answer)
+    trainer = case.trainer(generator=generator)
+    counts = []
+    for _ in range(2):
+        for _ in range(2):
+            made = trainer.generate_experience(case.prompts(), step=1)
+            counts.append(generator.refreshed)
+        trainer.train_rlhf([made.experience], step=1)
+    trainer.load_state_dict(trainer.state_dict())
+    trainer.generate_experience(case.prompts(), step=1)
+    assert [*counts, generator.refreshed] == [1, 1, 2, 2, 3]
 
 
 class Verdicts(RewardSource):

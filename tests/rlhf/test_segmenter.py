@@ -10,10 +10,11 @@ from torch import Tensor
 
 from dschat.config.ppo import MacroActionConfig
 from dschat.data.batches import PromptBatch
+from dschat.generation import Answers
 from dschat.rlhf.constituency import Constituent
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.macro_actions import random_lengths
-from dschat.rlhf.rollout import AnswerTokens, make_rollout
+from dschat.rlhf.rollout import make_rollout
 from dschat.rlhf.segmenter import Segmenter, Segments
 from tests.oracles.segment_loops import fixed_starts, perplexity_starts
 from toys.tokenizers import make_tokenizer
@@ -58,8 +59,7 @@ def make_rollout_of(rows: Sequence[int], *, pad: int = 0) -> Rollout:
         tuple({} for _ in rows),
     )
     responses = torch.tensor([a + [filler] * (right - len(a)) for a in answers])
-    tokens = AnswerTokens(stop=(TOKENIZER.eos_token_id,), pad=filler, vocab_size=len(TOKENIZER))
-    return make_rollout(torch.cat([batch.input_ids, responses], dim=-1), batch, tokens, TOKENIZER)
+    return make_rollout(Answers.from_tokens(responses, (TOKENIZER.eos_token_id,)), batch, TOKENIZER)
 
 
 def log_probs_of(rollout: Rollout) -> Tensor:

@@ -164,7 +164,7 @@ def paths(tmp_path_factory: pytest.TempPathFactory, process_group: torch.device)
 
 
 def even_numbers_alone(prompts: PromptBatch) -> Tensor:
-    """Programs that print the number that the problem asks for, if it is even; [B, P + R]."""
+    """Programs that print the number that the problem asks for, if it is even; [B, R]."""
     tokenizer = make_tokenizer()
     rows = []
     for ids in prompts.input_ids:
@@ -174,7 +174,7 @@ def even_numbers_alone(prompts: PromptBatch) -> Tensor:
         rows.append(tokenizer(f"print({number - number % 2})", add_special_tokens=False)["input_ids"])
     width = max(map(len, rows)) + 1
     end = int(tokenizer.eos_token_id)
-    return torch.cat([prompts.input_ids, torch.tensor([row + [end] * (width - len(row)) for row in rows])], dim=-1)
+    return torch.tensor([row + [end] * (width - len(row)) for row in rows])
 
 
 def without_critic(arguments: list[str]) -> list[str]:

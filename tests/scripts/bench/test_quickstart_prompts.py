@@ -14,6 +14,7 @@ from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
 from dschat.rlhf.run_ppo import run_ppo
 from quickstart_prompts import check_quickstart, quickstart_batches
+from toys.generators import FixedAnswers
 from toys.jobs import answer_by_prompt, make_folders, ppo_arguments
 
 
@@ -27,7 +28,7 @@ def test_batches_are_those_of_a_run_of_step_3(tmp_path: Path, process_group: tor
         seen.append(prompts)
         return answer_by_prompt(prompts)
 
-    run_ppo(config, sample=sample)
+    run_ppo(config, generator=FixedAnswers(sample))
     assert len(seen) > 2
     batches = list(islice(quickstart_batches(tmp_path, config), len(seen)))
     # the last batch of the epoch is filled up with its first rows in both

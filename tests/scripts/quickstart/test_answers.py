@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification
 
+from dschat.data.batches import PromptBatch
+from dschat.generation import EndTokens, HuggingFaceSettings, RowSeed, Sampling, build_generator
+from dschat.models.causal_lm import load_causal_lm
+from dschat.models.checked import check_model
 from dschat.tools.tiny_model import TinyModelSize, new_model, train_tokenizer
-from quickstart.answers import compare_answers, sample_answer, token_scores
+from quickstart.answers import compare_answers, token_scores
 
 SIZE = TinyModelSize(vocab_size=280, hidden_size=24, num_layers=1, num_heads=3, max_length=47)
 ROWS = [
@@ -84,18 +88,20 @@ def test_every_actor_answers_every_prompt_and_is_scored(folders: dict[str, Path]
 
 
 def test_score_belongs_to_prompt_and_answer_together(folders: dict[str, Path]) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(folders["first"])
+    checked = check_model("actor", str(folders["first"]))
     model = AutoModelForSequenceClassification.from_pretrained(folders["reward"]).eval()
 
-    prompt_ids = tokenizer(ROWS[1][0], return_tensors="pt").input_ids
-    actor = AutoModelForCausalLM.from_pretrained(folders["first"]).eval()
+    prompt_ids = checked.tokenizer(ROWS[1][0]).input_ids
     sampling = {"max_new_tokens": 6, "temperature": 0.8, "top_k": 50, "seed": 5}
 
     sample = compare_answers(
         ROWS[1:], {"first": folders["first"]}, folders["reward"], max_prompt_tokens=40, **sampling
     )[0]  # fmt: skip
 
-    sequence = sample_answer(actor, prompt_ids, tokenizer, **sampling)
-    assert sequence.shape[1] > prompt_ids.shape[1]
-    assert sequence[:, : prompt_ids.shape[1]].tolist() == prompt_ids.tolist()
-    assert sample.answers["first"][1] == pytest.approx(float(token_scores(model, sequence)[-1]), abs=1e-5)
+    actor = load_causal_lm(checked, dtype=torch.float32).eval()
+    generator = build_generator(actor, EndTokens.of(checked), HuggingFaceSettings())
+    batch = PromptBatch.of_ids([prompt_ids], pad_token_id=checked.pad_token_id)
+    answer = generator.generate(batch, Sampling(0.8, 50, 1.0, 6), seeds=[RowSeed(5, 0)]).ids()[0]
+    text, score = sample.answers["first"]
+    assert text == checked.tokenizer.decode(answer, skip_special_tokens=True) and answer
+    assert score == pytest.approx(float(token_scores(model, torch.tensor([prompt_ids + answer]))[-1]), abs=1e-5)

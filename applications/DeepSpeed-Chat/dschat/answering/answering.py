@@ -13,7 +13,8 @@ from dschat.answering.journal import Finished, Journal, length_batches
 from dschat.answering.options import GenerationOptions
 from dschat.answering.policy import Policy, prompt_ids
 from dschat.answering.prompts import PromptRow
-from dschat.answering.sampling import Place, Sampling, answer_batch
+from dschat.data.batches import PromptBatch
+from dschat.generation import RowSeed, Sampling
 
 
 @dataclass(frozen=True)
@@ -79,20 +80,18 @@ class GeneratedAnswers:
         """
         self._policy = policy
         self._per_prompt = per_prompt
-        self._sampling = Sampling(
-            options.temperature, options.top_k, options.top_p, options.max_new_tokens, options.seed
-        )
+        self._seed = options.seed
+        self._sampling = Sampling(options.temperature, options.top_k, options.top_p, options.max_new_tokens)
         self._ids = prompt_ids(prompts, policy.encoder)
         self.lengths = [len(ids) for ids in self._ids for _ in range(per_prompt)]
 
     def answers(self, numbers: Sequence[int]) -> list[Answer]:
         """See AnswerSource."""
-        places = [Place(*divmod(number, self._per_prompt)) for number in numbers]
-        policy = self._policy
-        found = answer_batch(
-            policy.model, [self._ids[place.row] for place in places], places, self._sampling, policy.ends
-        )
-        return [Answer(policy.tokenizer.decode(ids, skip_special_tokens=True), len(ids)) for ids in found]
+        seeds = [RowSeed(self._seed, *divmod(number, self._per_prompt)) for number in numbers]
+        tokenizer = self._policy.tokenizer
+        prompts = PromptBatch.of_ids([self._ids[seed.row] for seed in seeds], pad_token_id=int(tokenizer.pad_token_id))
+        found = self._policy.generator.generate(prompts, self._sampling, seeds=seeds).ids()
+        return [Answer(tokenizer.decode(ids, skip_special_tokens=True), len(ids)) for ids in found]
 
 
 class ReferenceAnswers:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from threading import Thread
-from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase, TextIteratorStreamer
+from transformers import PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
 from dschat.data.base import ASSISTANT, HUMAN
+from dschat.data.batches import PromptBatch
 from dschat.data.tokenise import TextEncoder
 from dschat.errors import UserError
+from dschat.generation import EndTokens, Sampling
+from dschat.generation.hugging_face import HuggingFaceGenerator
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import check_model
 
@@ -31,45 +35,27 @@ Message = dict[str, str]
 class Chatbot:
     """A model that continues a conversation."""
 
-    model: PreTrainedModel
+    generator: HuggingFaceGenerator
     tokenizer: PreTrainedTokenizerBase
     prefix: tuple[int, ...]
     """Ids before any text (BOS)."""
-    settings: GenerationConfig
+    sampling: Sampling
     longest_prompt: int
     """Tokens; the oldest turns are forgotten beyond it."""
 
     def answer(self, messages: Sequence[Message]) -> Iterator[str]:
         """Pieces of the next answer, as they are generated; together they end at the model's own end."""
-        ids = torch.tensor([self.prompt_ids(messages)], device=self.model.device)
-        streamer = TextIteratorStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        arguments = {
-            "input_ids": ids,
-            "attention_mask": torch.ones_like(ids),
-            "generation_config": self.settings,
-            "tokenizer": self.tokenizer,
-        }
-        failure: list[Exception] = []
-        worker = Thread(target=self._generate, args=(arguments, streamer, failure), daemon=True)
-        worker.start()
+        prompt = PromptBatch.of_ids([self.prompt_ids(messages)], pad_token_id=int(self.tokenizer.pad_token_id))
+        marks = () if self.tokenizer.chat_template else (NEXT_TURN,)
         text = shown = ""
-        for piece in streamer:
-            text += piece
-            safe = text if self.tokenizer.chat_template else before_mark(text, NEXT_TURN)
-            yield safe[len(shown) :]
-            shown = safe
-        worker.join()
-        if failure:
-            raise failure[0]
+        with closing(self.generator.stream(prompt, self.sampling, self.tokenizer, stop_strings=marks)) as pieces:
+            for piece in pieces:
+                text += piece
+                safe = before_mark(text, NEXT_TURN) if marks else text
+                yield safe[len(shown) :]
+                shown = safe
         if NEXT_TURN not in text:
             yield text[len(shown) :]
-
-    def _generate(self, arguments: dict[str, Any], streamer: TextIteratorStreamer, failure: list[Exception]) -> None:
-        try:
-            self.model.generate(**arguments, streamer=streamer)
-        except Exception as error:  # whatever it is, the thread that waits for text has to hear of it
-            failure.append(error)
-            streamer.end()
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the conversation, the oldest turns left out, and at worst its beginning cut, to fit."""
@@ -115,19 +101,13 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
         raise UserError(f"--max_new_tokens must be between 1 and {positions - 1}, got {arguments.max_new_tokens}")
     if arguments.temperature < 0:
         raise UserError(f"--temperature must be at least 0, got {arguments.temperature}")
-    sampling = {"do_sample": False}
-    if arguments.temperature > 0:
-        sampling = {"do_sample": True, "temperature": arguments.temperature, "top_k": arguments.top_k}
-    settings = GenerationConfig(
-        max_new_tokens=arguments.max_new_tokens,
-        pad_token_id=checked.pad_token_id,
-        stop_strings=None if tokenizer.chat_template else [NEXT_TURN],
-        eos_token_id=list(checked.declared_end_ids) or tokenizer.eos_token_id,
-        **sampling,
-    )
+    if arguments.top_k < 0:
+        raise UserError(f"--top_k must be at least 0, got {arguments.top_k}; 0 samples among all tokens")
+    sampling = Sampling(arguments.temperature, arguments.top_k, 1.0, arguments.max_new_tokens)
+    ends = EndTokens.of(checked)
     prefix = TextEncoder.create(tokenizer, end_of_conversation=None, max_length=longest).prefix
-    model = load_causal_lm(checked, dtype=DTYPES.get(arguments.dtype, default))
-    return Chatbot(model.to(device).eval(), tokenizer, prefix, settings, longest)
+    model = load_causal_lm(checked, dtype=DTYPES.get(arguments.dtype, default)).to(device).eval()
+    return Chatbot(HuggingFaceGenerator(model, ends), tokenizer, prefix, sampling, longest)
 
 
 def talk(chatbot: Chatbot) -> None:
@@ -177,9 +157,17 @@ def parse_arguments(argv: Sequence[str]) -> argparse.Namespace:
 def main() -> None:
     """Load, then talk."""
     arguments = parse_arguments(sys.argv[1:])
+    if sys.stdin is None or sys.stdout is None:
+        raise UserError("chat.py reads standard input and writes standard output; leave both of them open")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # a byte that is no text, such as a paste from elsewhere, becomes U+FFFD; the conversation goes on
+        sys.stdin.reconfigure(errors="replace")
     disable_progress_bar()
     torch.manual_seed(arguments.seed)
     try:
         talk(load_chatbot(arguments))
     except KeyboardInterrupt:
         _write("\n")
+    except BrokenPipeError:
+        # nobody reads any more; the interpreter would try once more to write what is left, and complain
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

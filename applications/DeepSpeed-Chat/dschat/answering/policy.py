@@ -7,17 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from dschat.answering.options import GenerationOptions
 from dschat.answering.prompts import PromptRow
-from dschat.answering.sampling import EndTokens
 from dschat.data.cache import content_key
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
+from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import check_model, find_model
 
@@ -31,11 +31,10 @@ LONGEST_ROW = 2**20
 class Policy:
     """The model that answers."""
 
-    model: PreTrainedModel
+    generator: Generator
     tokenizer: PreTrainedTokenizerBase
     encoder: TextEncoder
     """Its max_length is the longest prompt."""
-    ends: EndTokens
 
 
 def policy_path(options: GenerationOptions) -> str:
@@ -75,13 +74,9 @@ def load_policy(path: str, options: GenerationOptions, *, device: torch.device, 
             f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt: {path} has {positions} positions"
         )
     encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
-    ends = EndTokens(
-        stop=tuple(dict.fromkeys([encoder.end_id, int(tokenizer.eos_token_id), *checked.declared_end_ids])),
-        pad=checked.pad_token_id,
-        vocab_size=checked.num_tokens,
-    )
-    model = load_causal_lm(checked, dtype=dtype)
-    return Policy(cast(PreTrainedModel, model.to(device).eval()), tokenizer, encoder, ends)
+    ends = EndTokens.of(checked, end_of_conversation_token=end)
+    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    return Policy(build_generator(model, ends, HuggingFaceSettings()), tokenizer, encoder)
 
 
 def prompt_ids(prompts: Sequence[PromptRow], encoder: TextEncoder) -> list[list[int]]:

@@ -10,14 +10,14 @@ import torch
 from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
-from transformers import GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from dschat.data.base import ASSISTANT, HUMAN
+from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
+from dschat.generation import EndTokens, HuggingFaceSettings, Sampling, build_generator
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import check_model
-from dschat.models.tokenizer import end_of_conversation_id
 
 QUESTIONS = {
     "English": (
@@ -63,20 +63,14 @@ def greedy_answers(
     tokenizer = checked.tokenizer
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    model = load_causal_lm(checked, dtype=dtype)
-    model.to(device).eval()
-    end = end_of_conversation_id(tokenizer, end_token)
-    settings = GenerationConfig(
-        do_sample=False,
-        max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=list({end, int(tokenizer.eos_token_id)}),
-    )
+    ends = EndTokens.of(checked, end_of_conversation_token=end_token)
+    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    generator = build_generator(model, ends, HuggingFaceSettings())
+    sampling = Sampling(temperature=0, top_k=0, top_p=1, max_new_tokens=max_new_tokens)
     answers = []
     for prompt in prompts:
-        inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(device)
-        sequence = model.generate(**inputs, generation_config=settings)[0]
-        answers.append(tokenizer.decode(sequence[inputs["input_ids"].shape[1] :], skip_special_tokens=True))
+        batch = PromptBatch.of_ids([tokenizer(prompt)["input_ids"]], pad_token_id=ends.pad)
+        answers.append(tokenizer.decode(generator.generate(batch, sampling).ids()[0], skip_special_tokens=True))
     return answers
 
 

@@ -156,7 +156,7 @@ class ShapingConfig(Section):
         10_000,
         at_least=1,
         needs="penalty_target",
-        help="How slowly --kl_ctl is steered: each answer changes it by the penalty's relative error, at most 0.2, "
+        help="How slowly --kl_ctl is steered: each answer changes it by the penalty's relative error, 0.2 at most, "
         "divided by this.",
     )
     whiten_advantages: bool = flag(

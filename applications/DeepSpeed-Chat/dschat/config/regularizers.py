@@ -29,7 +29,7 @@ class DivergenceConfig(RegularizerConfig):
     """No regularizer, KL, or an f-divergence between the policy and the reference."""
 
     f_div: Literal["none", DivergenceKind] = flag(
-        "rkl", help="Divergence whose estimate is the penalty; rkl: KL(policy || reference), the usual one. none: none."
+        "rkl", help="Divergence that is the penalty. rkl: KL(policy || reference), the usual one. none: no penalty."
     )
     f_div_alpha: float = flag(
         0.5, above=0, below=1, needs="f_div alpha", help="Order of the alpha-divergence, between 0 and 1."
@@ -62,7 +62,7 @@ class WassersteinConfig(RegularizerConfig):
         published.NUM_NEIGHBORS,
         at_least=1,
         advice=f"the paper's commands use {published.NUM_NEIGHBORS}",
-        help="Neighbours of a token: so many nearest other tokens, to which probability moves at their distance.",
+        help="Nearest other tokens that are the neighbours of a token: probability moves to them at their distance.",
     )
     top_k: int = flag(
         published.TOP_K,

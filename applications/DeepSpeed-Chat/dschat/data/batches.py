@@ -6,6 +6,7 @@ lengths always come from the mask, never from comparing ids with the pad token, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,19 @@ class PromptBatch:
     """[B, P] int64."""
     records: tuple[dict[str, Any], ...]
     """B records; each has at least "prompt" and "chosen" (text, or None where the dataset has no answer)."""
+
+    @classmethod
+    def of_ids(cls, rows: Sequence[Sequence[int]], *, pad_token_id: int) -> PromptBatch:
+        """Prompts that belong to no dataset, with empty records.
+
+        Args:
+            rows: B lists of token ids.
+            pad_token_id: fills padding; may equal any other id.
+        """
+        width = max(map(len, rows))
+        ids = [[pad_token_id] * (width - len(row)) + list(row) for row in rows]
+        mask = [[0] * (width - len(row)) + [1] * len(row) for row in rows]
+        return cls(torch.tensor(ids), torch.tensor(mask), tuple({} for _ in rows))
 
     def to(self, device: torch.device | str) -> PromptBatch:
         """The same batch on another device; records stay where they are."""

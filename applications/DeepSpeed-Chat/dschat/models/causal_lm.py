@@ -13,11 +13,15 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from dschat.errors import UserError
 from dschat.models.checked import CheckedModel
+from dschat.models.tokenizer import Vocabulary
 from dschat.models.weights import listed, read_model
 
 logger = logging.getLogger(__name__)
 
 PAD_TO_MULTIPLE = 8
+NO_TOKEN_LOGIT = -1e4
+"""In place of the logit of an id that no token has: a probability of 0 in every precision, yet finite, so that neither
+entropies (0 times -inf) nor checks for broken logits trip over it."""
 
 
 def load_causal_lm(
@@ -46,7 +50,7 @@ def load_causal_lm(
             f"{checked.path} lacks the weights {listed(missing)} of a causal language model; pass a language model, "
             "not a reward model"
         )
-    grow_embeddings(model, checked.num_tokens)
+    grow_embeddings(model, checked.vocabulary.size)
     return model
 
 
@@ -60,10 +64,10 @@ def quantization(dtype: torch.dtype, four_bit: bool) -> dict[str, Any]:
     return {"quantization_config": settings}
 
 
-def grow_embeddings(model: PreTrainedModel, tokenizer_length: int) -> None:
-    """Add embedding rows where the tokenizer has more tokens than the model; tables are never made smaller."""
-    if tokenizer_length > model.config.get_text_config().vocab_size:
-        model.resize_token_embeddings(tokenizer_length, pad_to_multiple_of=PAD_TO_MULTIPLE)
+def grow_embeddings(model: PreTrainedModel, num_rows: int) -> None:
+    """Add embedding rows up to `num_rows` where the model has fewer; tables are never made smaller."""
+    if num_rows > model.config.get_text_config().vocab_size:
+        model.resize_token_embeddings(num_rows, pad_to_multiple_of=PAD_TO_MULTIPLE)
         logger.info("grew the embedding table to %d rows", model.config.get_text_config().vocab_size)
 
 
@@ -106,6 +110,21 @@ def response_logits(model: nn.Module, model_class: type, sequences: Tensor, mask
     # one more than needed: the last position predicts a token beyond the row
     output = model(input_ids=sequences, logits_to_keep=width + 1, use_cache=False, **inputs)
     return output.logits[:, -width - 1 : -1]
+
+
+def real_logits(logits: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Logits of the ids that have a token, so that what is scored is what sampling draws from.
+
+    Args:
+        logits: [..., rows], one for each row of the model's table.
+        vocabulary: of the tokenizer.
+    Returns:
+        [..., V], V the vocabulary's size: rows beyond it are dropped, gaps in it have no probability and no gradient.
+    """
+    logits = logits[..., : vocabulary.size]
+    if not vocabulary.gaps:
+        return logits
+    return logits.index_fill(-1, torch.tensor(vocabulary.gaps, device=logits.device), NO_TOKEN_LOGIT)
 
 
 def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from dschat.errors import UserError
-from dschat.models.tokenizer import load_tokenizer, reading_problem
+from dschat.models.tokenizer import Vocabulary, load_tokenizer, reading_problem
 from dschat.models.weights import check_weights
 
 DROPOUT_FIELDS = (
@@ -35,10 +35,10 @@ class CheckedModel:
     trust_remote_code: bool
     """Whether code in the folder may run."""
 
-    @property
-    def num_tokens(self) -> int:
-        """Tokens of the tokenizer; the embedding table has at least as many rows once the model is loaded."""
-        return len(self.tokenizer)
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The ids of the tokenizer; the embedding table has a row for each once the model is loaded."""
+        return Vocabulary.of(self.tokenizer)
 
     @property
     def pad_token_id(self) -> int:
@@ -52,12 +52,28 @@ class CheckedModel:
 
     @cached_property
     def declared_end_ids(self) -> tuple[int, ...]:
-        """Ids that end an answer according to the folder's generation_config.json, or else its config.json."""
+        """Ids that end an answer according to the folder's generation_config.json, none without one.
+
+        A file that says of itself that it only repeats config.json declares nothing: the id there is often the default
+        of the model's class, which in this vocabulary may be any token.
+
+        Raises:
+            UserError: the library refuses what the file says.
+        """
         try:
-            declared = GenerationConfig.from_pretrained(self.path).eos_token_id
+            declared = GenerationConfig.from_pretrained(self.path)
         except OSError:
-            declared = GenerationConfig.from_model_config(self.config).eos_token_id
-        return () if declared is None else tuple(declared) if isinstance(declared, list) else (declared,)
+            return ()
+        except (ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"--{self.flag} {self.path}: its generation_config.json cannot be read ({reason}); mend it, or delete "
+                "it: only its end tokens are used"
+            ) from error
+        if getattr(declared, "_from_model_config", False) or declared.eos_token_id is None:
+            return ()
+        ids = declared.eos_token_id
+        return tuple(ids) if isinstance(ids, list) else (ids,)
 
     def own_config(self, *, dropout: float | None) -> PretrainedConfig:
         """A copy of the config, with every dropout rate that it has set to `dropout` (None: as they are)."""

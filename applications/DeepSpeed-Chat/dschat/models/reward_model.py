@@ -65,7 +65,7 @@ def load_token_scorer(
     unexpected_loss = missing - {HEAD_WEIGHT} if fresh_head else missing
     if unexpected_loss:
         raise UserError(_no_head(path) if missing == {HEAD_WEIGHT} else f"{path} lacks the weights {listed(missing)}")
-    grow_embeddings(model, checked.num_tokens)
+    grow_embeddings(model, checked.vocabulary.size)
     return TokenScorer(model)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
@@ -18,6 +19,23 @@ SENTINEL_NONE = "None"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 """One of them is in every folder with a tokenizer."""
 CUSTOM_CODE_SIGN = "contains custom code"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The ids that tokens have; a model's tables may have further rows."""
+
+    size: int
+    """The highest id plus one."""
+    gaps: tuple[int, ...] = ()
+    """Ids below it that no token has, in ascending order; seldom any."""
+
+    @classmethod
+    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+        """The vocabulary of a tokenizer, whose length is the size only where there are no gaps."""
+        ids = set(tokenizer.get_vocab().values())
+        size = max(ids) + 1
+        return cls(size, tuple(number for number in range(size) if number not in ids) if len(ids) < size else ())
 
 
 def load_tokenizer(

@@ -96,7 +96,7 @@ def read_model(
             f"{problem}: its pickled weights hold more than tensors or are damaged, and could run programs, so they "
             "were not read; pass a folder with model.safetensors"
         ) from error
-    except (OSError, ValueError, SafetensorError, EOFError) as error:
+    except (OSError, ValueError, TypeError, SafetensorError, EOFError) as error:
         raise UserError(f"{problem}: {' '.join(str(error).split())}") from error
     except RuntimeError as error:
         if TORCH_READER not in str(error):

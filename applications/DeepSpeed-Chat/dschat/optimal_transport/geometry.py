@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -47,12 +47,13 @@ class TokenGeometry:
 
     Attributes:
         embeddings: [V, D] float32; for `metric="cosine"` the rows are divided by their norm.
-        radius: [V] float32, cost from each token to its `num_neighbors`-th nearest other token.
+        radius: [V] float32, cost from each token to its `num_neighbors`-th nearest other token; 0 in a gap.
         metric: "l2" (Euclidean distance, not squared) or "cosine" (1 - cosine similarity).
-        num_neighbors: k1, at most V - 1.
+        num_neighbors: k1, at most the number of tokens - 1.
         far_cost: cost that capped transport charges for a pair of tokens that are not neighbours.
         nearest_distance: median over tokens of the cost to the nearest other token.
-        median_radius: median of `radius`.
+        median_radius: median of `radius` over tokens.
+        num_gaps: rows of the table that no token has.
     """
 
     embeddings: Tensor
@@ -62,6 +63,7 @@ class TokenGeometry:
     far_cost: float
     nearest_distance: float
     median_radius: float
+    num_gaps: int = 0
 
     @classmethod
     @torch.no_grad()
@@ -73,37 +75,44 @@ class TokenGeometry:
         metric: Metric = "l2",
         far_cost: float | None = None,
         block_size: int = published.BLOCK_SIZE,
+        gaps: Sequence[int] = (),
     ) -> TokenGeometry:
         """Measures every token's neighbourhood (WPR, arXiv 2602.01685, nearest-k1 truncation).
 
         Args:
-            embeddings: [V, D], any floating dtype, one row per real token (no padding rows). A float32 table is kept
-                by reference, not copied.
+            embeddings: [V, D], any floating dtype, one row per token id (no padding rows). A float32 table without
+                gaps is kept by reference, not copied.
             num_neighbors: k1; from V - 1 on every pair counts as neighbours.
             metric: "l2" or "cosine".
             far_cost: cost of a pair that is not kept; None takes the median cost of random pairs (fixed seed).
             block_size: most rows whose distances to all V tokens are held at once.
+            gaps: ids that no token has. They keep their rows, so that ids stay what they are, but are nobody's
+                neighbour and enter no statistic; in transport they carry no mass, as no logits reach them.
         Raises:
             ValueError: fewer than two tokens, NaN or inf in a row, or a setting out of range.
         """
         _check_settings(num_neighbors=num_neighbors, metric=metric, far_cost=far_cost, block_size=block_size)
-        points = _as_points(embeddings, metric)
-        neighbors = min(num_neighbors, len(points) - 1)
+        points = _as_points(embeddings, metric, gaps)
+        has_token = torch.ones(len(points), dtype=torch.bool, device=points.device)
+        has_token[list(gaps)] = False
+        tokens = points[has_token] if gaps else points
+        neighbors = min(num_neighbors, len(tokens) - 1)
         with _exact_float32_matmul(), torch.autocast(points.device.type, enabled=False):
-            nearest, radius = _neighbourhoods(points, metric, num_neighbors=neighbors, block_size=block_size)
+            nearest, radius = _neighbourhoods(tokens, metric, num_neighbors=neighbors, block_size=block_size)
         return cls(
             embeddings=points,
-            radius=radius,
+            radius=radius.new_zeros(len(points)).masked_scatter(has_token, radius),
             metric=metric,
             num_neighbors=neighbors,
-            far_cost=_median_pair_cost(points, metric) if far_cost is None else float(far_cost),
+            far_cost=_median_pair_cost(tokens, metric) if far_cost is None else float(far_cost),
             nearest_distance=nearest.median().item(),
             median_radius=radius.median().item(),
+            num_gaps=len(gaps),
         )
 
     @property
     def vocab_size(self) -> int:
-        """V, the number of tokens."""
+        """V, the number of tokens and gaps."""
         return self.embeddings.shape[0]
 
     def to(self, device: torch.device | str) -> TokenGeometry:
@@ -157,7 +166,7 @@ class TokenGeometry:
         nearest = self.nearest_distance
         multiple = f"{epsilon / nearest:.3g}" if nearest > 0 else "inf"
         lines = [
-            f"Wasserstein geometry: V = {self.vocab_size:,} tokens, D = {self.embeddings.shape[1]:,}, "
+            f"Wasserstein geometry: V = {self.vocab_size - self.num_gaps:,} tokens, D = {self.embeddings.shape[1]:,}, "
             f"k1 = {self.num_neighbors} neighbours, metric {self.metric}, transport {transport}",
             f"  median cost to the nearest neighbour {nearest:.4g}, to the k1-th neighbour {self.median_radius:.4g}, "
             f"between unrelated tokens (far_cost) {self.far_cost:.4g}",
@@ -204,11 +213,13 @@ def _check_settings(*, num_neighbors: int, metric: str, far_cost: float | None, 
         raise ValueError(f"far_cost must be positive and finite, got {far_cost}; None has it measured")
 
 
-def _as_points(embeddings: Tensor, metric: Metric) -> Tensor:
-    """[V, D] float32 rows whose pairwise costs are wanted; raises ValueError for a table that cannot be used."""
-    if embeddings.ndim != 2 or embeddings.shape[0] < 2:
+def _as_points(embeddings: Tensor, metric: Metric, gaps: Sequence[int]) -> Tensor:
+    """[V, D] float32 rows whose pairwise costs are wanted, 0 in gaps; ValueError for a table that cannot be used."""
+    if embeddings.ndim != 2 or embeddings.shape[0] - len(gaps) < 2:
         raise ValueError(f"embeddings must have shape [V, D] with at least 2 tokens, got {list(embeddings.shape)}")
     points = embeddings.detach().float()
+    if gaps:
+        points = points.index_fill(0, torch.tensor(list(gaps), device=points.device), 0.0)
     bad = ~points.isfinite().all(dim=1)
     if bad.any():
         raise ValueError(

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
-from dschat.models.tokenizer import check_same_tokenizer, end_of_conversation_id
+from dschat.models.tokenizer import check_same_tokenizer
 from dschat.preparation import (
     Prepared,
     cache_folder,
@@ -24,7 +22,6 @@ from dschat.preparation import (
 )
 from dschat.rlhf.reward_sources import check_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints, trained_models
-from dschat.rlhf.rollout import AnswerTokens
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
 from dschat.runtime.deepspeed_overrides import check_overrides
 from dschat.runtime.distributed import main_process_first, world_size
@@ -170,9 +167,3 @@ def memory_report(config: PPOConfig, checkpoints: Checkpoints) -> list[str]:
         )
         lines.append(str(average))
     return lines
-
-
-def answer_tokens(tokenizer: PreTrainedTokenizerBase, token: str | None) -> AnswerTokens:
-    """What ends an answer, the end of a conversation included, and what fills it up."""
-    stop = {int(tokenizer.eos_token_id), end_of_conversation_id(tokenizer, token)}
-    return AnswerTokens(stop=tuple(sorted(stop)), pad=int(tokenizer.pad_token_id), vocab_size=len(tokenizer))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,6 +13,7 @@ from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault, UserError
+from dschat.generation.base import Generator, Sampling
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
@@ -21,7 +22,7 @@ from dschat.rlhf.ppo_updates import PPOUpdates, Window
 from dschat.rlhf.regularizers.base import Regularizer
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
-from dschat.rlhf.rollout import AnswerTokens, FiniteLogits, make_rollout, sample_answers
+from dschat.rlhf.rollout import make_rollout
 from dschat.rlhf.rollout_metrics import (
     ScoredAnswers,
     penalty_cost_sums,
@@ -39,8 +40,6 @@ from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import check_finite, raise_together
 from dschat.runtime.metrics import Sums
 from dschat.runtime.throughput import forward_cost, now, peak_flops
-
-SampleAnswers = Callable[[PromptBatch], Tensor]
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,9 @@ class DeepSpeedPPOTrainer:
         regularizer: Regularizer,
         reward_source: RewardSource,
         tokenizer: PreTrainedTokenizerBase,
-        tokens: AnswerTokens,
+        generator: Generator,
         *,
         device: torch.device,
-        sample: SampleAnswers | None = None,
         parser: ConstituencyParser | None = None,
         text: TextBlocks | None = None,
     ) -> None:
@@ -90,9 +88,8 @@ class DeepSpeedPPOTrainer:
             regularizer: gives the penalty.
             reward_source: gives the sequence scores.
             tokenizer: of all models.
-            tokens: end and padding tokens of an answer.
+            generator: continues prompts with the actor's present weights.
             device: where this rank computes.
-            sample: continues prompts [B, P] to [B, P + R]; default: the actor, as the settings say.
             parser: for macro actions by parsing.
             text: what the actor also learns to predict, where the settings mix text in.
         """
@@ -101,14 +98,21 @@ class DeepSpeedPPOTrainer:
         self._regularizer = regularizer
         self._reward_source = reward_source
         self._tokenizer = tokenizer
-        self._tokens = tokens
+        self._pad = int(tokenizer.pad_token_id)
+        self._generator = generator
+        self._sampling = Sampling(
+            temperature=config.rollout.temperature,
+            top_k=config.rollout.sampling_top_k,
+            top_p=config.rollout.sampling_top_p,
+            max_new_tokens=config.rollout.max_answer_seq_len,
+        )
+        self._generator_is_stale = True
+        """Whether the actor's weights may have changed since the generator took them over."""
         self._device = device
-        self._sample = sample or self._sample_from_actor
         self._models = engine.rollout_models()
         self._updates = PPOUpdates(engine, config, device=device, text=text)
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
-        self._finite_logits = FiniteLogits()
         self._actor_cost = forward_cost(engine.actor.module)
         self._critic_cost = forward_cost(engine.critic.module.model)
         self._peak_flops = peak_flops(device, engine.dtype)
@@ -125,7 +129,11 @@ class DeepSpeedPPOTrainer:
         started = now(self._device)
         prompts = prompts.to(self._device)
         fault_point("ppo.generate")
-        rollout = make_rollout(self._sample(prompts), prompts, self._tokens, self._tokenizer)
+        if self._generator_is_stale:
+            self._generator.refresh()
+            self._generator_is_stale = False
+        answers = self._generator.generate(prompts, self._sampling)
+        rollout = make_rollout(answers, prompts, self._tokenizer)
         fault_point("ppo.score")
         generated = now(self._device)
         self._reward_source.begin(rollout)
@@ -136,7 +144,7 @@ class DeepSpeedPPOTrainer:
             rollout = rollout.without(verdict.unscored)
         check_finite(
             {
-                "logits while sampling": self._finite_logits.take(len(rollout.records), self._device),
+                "logits while sampling": torch.where(answers.finite, 0.0, torch.nan),
                 "log-probabilities of the answers": outputs.log_probs,
                 "reference's log-probabilities of the answers": outputs.reference_log_probs,
                 "penalty": outputs.penalty,
@@ -153,12 +161,6 @@ class DeepSpeedPPOTrainer:
         sums += speed_sums("scoring", rollout.attention_mask.sum(), now(self._device) - generated)
         sums += penalty_cost_sums(outputs.penalty_cost)
         return ScoredRollout(experience, scored_answers(rollout, experience), sums)
-
-    def _sample_from_actor(self, prompts: PromptBatch) -> Tensor:
-        gather = self._config.models.enable_zero3_generation_gather
-        return sample_answers(
-            self._engine.actor, prompts, self._tokens, self._config.rollout, gather=gather, finite=self._finite_logits
-        )
 
     def _verdict(self, rollout: Rollout) -> SequenceScores:
         """Scores of the answers; what is wrong with one rank's stops all."""
@@ -209,9 +211,10 @@ class DeepSpeedPPOTrainer:
             step: its number, for messages and for the order of rows.
         """
         started = now(self._device)
+        self._generator_is_stale = True
         self._engine.actor.train()
         self._engine.critic.train()
-        experience = concatenate(experiences, pad_token_id=self._tokens.pad)
+        experience = concatenate(experiences, pad_token_id=self._pad)
         sums = self._shaper.observe(experience)
         if self._config.shaping.whiten_advantages:
             mask = experience.response_mask
@@ -242,3 +245,4 @@ class DeepSpeedPPOTrainer:
     def load_state_dict(self, state: Mapping[str, float]) -> None:
         """Go on from what `state_dict` gave."""
         self._shaper.load_state_dict(state)
+        self._generator_is_stale = True

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dschat.config.steps import PPOConfig
 from dschat.data.plain_text import TextBlocks
-from dschat.models.causal_lm import response_logits, token_entropies, token_log_probs
+from dschat.models.causal_lm import real_logits, response_logits, token_entropies, token_log_probs
 from dschat.rlhf.experience import Experience
 from dschat.rlhf.ppo_math import policy_loss, value_loss
 from dschat.rlhf.rlhf_engine import TEXT_PASSES, DeepSpeedRLHFEngine
@@ -221,7 +221,7 @@ class PPOUpdates:
         """Logits [b, width, V] that predict the last `width` tokens of sequences [b, L], real tokens only."""
         models = self._models
         logits = response_logits(self._engine.actor, models.model_class, sequences, attention_mask, width=width)
-        return logits[..., : models.vocab_size]
+        return real_logits(logits, models.vocabulary)
 
     def _critic_loss(self, batch: Experience) -> tuple[Tensor, Sums]:
         """The clipped value loss, a scalar: summed over the response tokens."""

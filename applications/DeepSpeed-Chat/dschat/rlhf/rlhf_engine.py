@@ -113,6 +113,7 @@ class DeepSpeedRLHFEngine:
         actor, critic: DeepSpeed engines in training.
         reference, reward: frozen; engines where partitioned by ZeRO-3, plain modules otherwise; where a LoRA adapter is
             trained alone, actor and critic without theirs. No reward model is loaded where nothing asks for its scores.
+        vocabulary: the ids that tokens have.
         average: the actor's moving average, None without --enable_ema.
         memory: what loading each model took.
     """
@@ -133,6 +134,7 @@ class DeepSpeedRLHFEngine:
     ) -> None:
         self._config = config
         self._tokenizer = checkpoints.actor.tokenizer
+        self.vocabulary = checkpoints.actor.vocabulary
         self._device = device
         self._dtype = usable_dtype(config.runtime)
         self.memory = MemoryMeter(device)
@@ -192,13 +194,16 @@ class DeepSpeedRLHFEngine:
             reference=self.reference,
             critic=self.critic,
             model_class=type(self.actor.module),
-            vocab_size=len(self._tokenizer),
+            vocabulary=self.vocabulary,
         )
 
     def reference_embeddings(self) -> Tensor:
-        """The reference's input embeddings [V, D] of real tokens, whole on every rank; all ranks call it together."""
+        """The reference's input embeddings [V, D], gaps of the vocabulary included, whole on every rank.
+
+        All ranks call it together.
+        """
         module = getattr(self.reference, "module", self.reference)
-        return whole_copy(module.get_input_embeddings().weight)[: len(self._tokenizer)]
+        return whole_copy(module.get_input_embeddings().weight)[: self.vocabulary.size]
 
     def update_average(self) -> None:
         """Take the actor into its moving average, after an optimizer step; nothing without --enable_ema."""

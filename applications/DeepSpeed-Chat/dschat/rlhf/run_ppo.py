@@ -8,11 +8,12 @@ from contextlib import ExitStack, closing
 import torch
 
 from dschat.config.steps import PPOConfig
+from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
+from dschat.models.checked import CheckedModel
 from dschat.preparation import Prepared, claimed, continuation, describe_rehearsal
 from dschat.rlhf.constituency import ConstituencyParser, StanzaParser
 from dschat.rlhf.plan import (
     REHEARSED_ANSWER_TOKENS,
-    answer_tokens,
     describe_plan,
     make_plan,
     memory_report,
@@ -21,7 +22,7 @@ from dschat.rlhf.plan import (
     rehearsal,
 )
 from dschat.rlhf.ppo_loop import PPOLoop
-from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer, SampleAnswers
+from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.regularizers import build_regularizer
 from dschat.rlhf.reward_sources import RewardSource, build_reward_source
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
@@ -34,7 +35,7 @@ def run_ppo(
     config: PPOConfig,
     *,
     reward_source: RewardSource | None = None,
-    sample: SampleAnswers | None = None,
+    generator: Generator | None = None,
     parser: ConstituencyParser | None = None,
 ) -> None:
     """Train an actor with PPO, from checked settings to saved folders.
@@ -42,7 +43,7 @@ def run_ppo(
     Args:
         config: settings of step 3.
         reward_source: scores the answers; default: the one that the settings name.
-        sample: continues prompts; default: the actor.
+        generator: continues prompts; default: the library's `generate` on the actor.
         parser: for macro actions by parsing; default: Stanza's.
     """
     set_up_logging()
@@ -51,13 +52,13 @@ def run_ppo(
         if reward_source is None and not config.uses_reward_model:
             # before this process has an accelerator and gigabytes of weights
             reward_source = stack.enter_context(closing(build_reward_source(config.reward)))
-        _train(config, reward_source, sample, parser)
+        _train(config, reward_source, generator, parser)
 
 
 def _train(
     config: PPOConfig,
     reward_source: RewardSource | None,
-    sample: SampleAnswers | None,
+    generator: Generator | None,
     parser: ConstituencyParser | None,
 ) -> None:
     """Everything but the processes of the reward source, which is None where a reward model gives the scores."""
@@ -80,6 +81,7 @@ def _train(
     regularizer = build_regularizer(
         config.regularizer,
         reference_embeddings=engine.reference_embeddings,
+        gaps=engine.vocabulary.gaps,
         seed=config.runtime.seed,
     )
     logger.info("%s", regularizer.describe())
@@ -92,9 +94,8 @@ def _train(
         regularizer,
         reward_source or build_reward_source(config.reward, reward_model=engine.reward),
         tokenizer,
-        answer_tokens(tokenizer, config.data.end_of_conversation_token),
+        generator or _generator(config, engine, checkpoints.actor),
         device=prepared.device,
-        sample=sample,
         parser=parser,
         text=text,
     )
@@ -103,6 +104,13 @@ def _train(
         loop.run()
     if config.runtime.dry_run:
         _report_rehearsal(engine, prepared)
+
+
+def _generator(config: PPOConfig, engine: DeepSpeedRLHFEngine, actor: CheckedModel) -> Generator:
+    """What continues prompts with the actor."""
+    ends = EndTokens.of(actor, end_of_conversation_token=config.data.end_of_conversation_token)
+    settings = HuggingFaceSettings(gather=config.models.enable_zero3_generation_gather)
+    return build_generator(engine.actor, ends, settings)
 
 
 def _report_rehearsal(engine: DeepSpeedRLHFEngine, prepared: Prepared) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dschat.models.causal_lm import response_logits, token_log_probs
+from dschat.models.causal_lm import real_logits, response_logits, token_log_probs
+from dschat.models.tokenizer import Vocabulary
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.regularizers import Penalty, Regularizer, ResponsePositions
 from dschat.rlhf.row_groups import group_rows
@@ -62,8 +63,8 @@ class RolloutModels:
     """The critic's DeepSpeed engine."""
     model_class: type
     """Class of actor and reference."""
-    vocab_size: int
-    """Number of real tokens; logits beyond it are dropped."""
+    vocabulary: Vocabulary
+    """The ids that have a token; no other logits count."""
 
 
 @torch.no_grad()
@@ -85,7 +86,7 @@ def model_outputs(rollout: Rollout, models: RolloutModels, regularizer: Regulari
     for group in group_rows(
         rollout.attention_mask,
         width=mask.shape[1],
-        max_positions=MAX_LOGITS // models.vocab_size,
+        max_positions=MAX_LOGITS // models.vocabulary.size,
     ):
         rows, columns = group.rows, slice(0, group.width)
         part = _Rows(
@@ -146,7 +147,7 @@ def _run_rows(part: _Rows, models: RolloutModels, regularizer: Regularizer) -> t
     selected = []
     for model in (models.actor, models.reference):
         logits = response_logits(model, models.model_class, part.sequences, part.attention_mask, width=width)
-        selected.append(logits[..., : models.vocab_size][mask])
+        selected.append(real_logits(logits, models.vocabulary)[mask])
     policy_logits, reference_logits = selected
     tokens = part.sequences[:, -width:][mask]
     if tokens.numel() == 0:

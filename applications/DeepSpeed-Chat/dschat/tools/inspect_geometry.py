@@ -12,7 +12,8 @@ import argparse
 import difflib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dschat.errors import UserError
+from dschat.models.tokenizer import Vocabulary
 from dschat.optimal_transport import TokenGeometry, token_potentials
 from dschat.optimal_transport.geometry import BLURRED_KERNEL, INACTIVE_KERNEL, Metric
 from dschat.published import EPSILON as PUBLISHED_EPSILON
@@ -225,17 +227,17 @@ def token_text(tokenizer: PreTrainedTokenizerBase, index: int) -> str:
 
 
 def neighbours_table(
-    points: Tensor, tokens: Sequence[int], tokenizer: PreTrainedTokenizerBase, metric: Metric, *, shown: int
+    points: Tensor, rows: Sequence[int], text: Callable[[int], str], metric: Metric, *, shown: int
 ) -> Table:
-    """The nearest tokens of some tokens of points [V, D], with their costs."""
+    """The nearest rows of some rows of points [V, D], with their costs; `text` of a row is its token."""
     table = Table(title=f"Nearest neighbours ({metric} cost)", title_justify="left")
     table.add_column("token")
     table.add_column("its nearest tokens", overflow="fold")
-    for token in tokens:
-        costs = costs_to_all(points, torch.tensor([token]), metric)[0].scatter_(0, torch.tensor(token), math.inf)
+    for row in rows:
+        costs = costs_to_all(points, torch.tensor([row]), metric)[0].scatter_(0, torch.tensor(row), math.inf)
         values, order = costs.topk(min(shown, len(points) - 1), largest=False)
-        cells = [f"{token_text(tokenizer, int(i))} {v:.3g}" for v, i in zip(values, order, strict=True)]
-        table.add_row(Text(token_text(tokenizer, token)), Text("   ".join(cells)))
+        cells = [f"{text(int(i))} {v:.3g}" for v, i in zip(values, order, strict=True)]
+        table.add_row(Text(text(row)), Text("   ".join(cells)))
     return table
 
 
@@ -274,9 +276,9 @@ def kernel_table(found: Distances) -> Table:
 
 
 def moves_table(
-    points: Tensor, tokens: Sequence[int], found: Distances, tokenizer: PreTrainedTokenizerBase, metric: Metric
+    points: Tensor, rows: Sequence[int], found: Distances, text: Callable[[int], str], metric: Metric
 ) -> Table:
-    """What the penalty of a token that gains probability is, when it is near, farther and unrelated."""
+    """What the penalty of a token that gains probability is, when it is near, farther and unrelated; rows as above."""
     table = Table(
         title=f"{MOVED_MASS:.1f} of the probability moves away from a token: penalty of the one that gains it",
         title_justify="left",
@@ -288,15 +290,15 @@ def moves_table(
         table.add_column("capped, debiased", justify="right")
     generator = torch.Generator().manual_seed(SEED)
     epsilon = RECOMMENDED_IN_NEAREST * float(found.nearest.median())
-    for token in tokens:
-        order = costs_to_all(points, torch.tensor([token]), metric)[0].scatter_(0, torch.tensor(token), -1.0).argsort()
+    for row in rows:
+        order = costs_to_all(points, torch.tensor([row]), metric)[0].scatter_(0, torch.tensor(row), -1.0).argsort()
         others = [int(order[rank]) for rank in (1, found.num_neighbors, len(points) - 1)]
         others[-1] = int(order[torch.randint(1, len(points), (), generator=generator)])
         cells: list[str] = []
         for other in others:
-            published, capped = move_penalties(points, token, other, found, metric, epsilon=epsilon)
-            cells += [token_text(tokenizer, other), f"{published:.3g}", f"{capped:.3g}"]
-        table.add_row(*(Text(cell) for cell in (token_text(tokenizer, token), *cells)))
+            published, capped = move_penalties(points, row, other, found, metric, epsilon=epsilon)
+            cells += [text(other), f"{published:.3g}", f"{capped:.3g}"]
+        table.add_row(*(Text(cell) for cell in (text(row), *cells)))
     return table
 
 
@@ -421,12 +423,20 @@ def inspect(options: argparse.Namespace) -> None:
     metric: Metric = options.metric
     table = read_embedding_table(options.model)
     tokenizer = load_tokens(options.model)
-    rows = min(len(table), len(tokenizer))
-    points = points_of(table[:rows], metric)  # rows beyond the tokenizer are padding
+    vocabulary = Vocabulary.of(tokenizer)
+    rows = min(len(table), vocabulary.size)  # rows beyond the tokenizer are padding
+    gaps = set(vocabulary.gaps)
+    ids = [index for index in range(rows) if index not in gaps]
+    points = points_of(table[ids] if gaps else table[:rows], metric)
     if options.tokens:
         tokens = [find_token(tokenizer, word, vocab_size=rows) for word in options.tokens]
     else:
         tokens = word_like_tokens(tokenizer, vocab_size=rows, count=DEFAULT_TOKENS)
+    chosen = [bisect_left(ids, token) for token in tokens]
+
+    def text(row: int) -> str:
+        return token_text(tokenizer, ids[row])
+
     distances = measure(points, num_neighbors=options.num_neighbors, metric=metric, sample=options.sample)
     if float(distances.nearest.median()) == 0:
         raise UserError(
@@ -434,12 +444,12 @@ def inspect(options: argparse.Namespace) -> None:
         )
     console = Console()
     console = console if console.is_terminal else Console(width=160)
-    console.print(f"[bold]{options.model}[/bold]: V = {rows:,} tokens, D = {points.shape[1]:,}")
-    console.print(neighbours_table(points, tokens, tokenizer, metric, shown=options.shown))
+    console.print(f"[bold]{options.model}[/bold]: V = {len(ids):,} tokens, D = {points.shape[1]:,}")
+    console.print(neighbours_table(points, chosen, text, metric, shown=options.shown))
     console.print(quantiles_table(distances))
     console.print(kernel_table(distances))
-    console.print(moves_table(points, tokens, distances, tokenizer, metric))
+    console.print(moves_table(points, chosen, distances, text, metric))
     console.print(Text(recommendation(distances, metric)))
     if options.plot:
-        draw(options.plot, distances, f"{options.model.name}: {rows:,} tokens, {points.shape[1]} wide")
+        draw(options.plot, distances, f"{options.model.name}: {len(ids):,} tokens, {points.shape[1]} wide")
         console.print(f"wrote {options.plot}", style="dim")

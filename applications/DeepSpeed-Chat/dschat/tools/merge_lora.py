@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from dschat.errors import UserError
+from dschat.models.tokenizer import Vocabulary
 
 logger = logging.getLogger(__name__)
 
@@ -70,9 +71,10 @@ def _has_tokenizer(adapter: Path) -> bool:
 
 def _check_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    needed = Vocabulary.of(tokenizer).size
+    if needed > rows:
         raise UserError(
-            f"the adapter was trained with {len(tokenizer)} tokens, more than the {rows} rows of {name}: the added "
+            f"the adapter was trained with {needed} tokens, more than the {rows} rows of {name}: the added "
             "rows stand in no adapter; take the merged folder that training wrote"
         )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from dschat.config.regularizers import DivergenceConfig, WassersteinConfig
+from dschat.config.regularizers import DivergenceConfig, RegularizerConfig, WassersteinConfig
 from dschat.optimal_transport import TokenGeometry
 from dschat.optimal_transport.geometry import Metric
 from dschat.rlhf.regularizers.base import Penalty, Regularizer, ResponsePositions
@@ -20,17 +20,20 @@ __all__ = ["Penalty", "Regularizer", "ResponsePositions", "build_regularizer"]
 
 
 def build_regularizer(
-    config: DivergenceConfig | WassersteinConfig,
+    config: RegularizerConfig,
     *,
     reference_embeddings: Callable[[], Tensor],
     seed: int,
+    gaps: Sequence[int] = (),
 ) -> Regularizer:
     """The regularizer that a section of settings describes.
 
     Args:
         config: its type and fields choose the variant.
-        reference_embeddings: gives the reference's input embeddings [V, D], real tokens only; called where needed.
+        reference_embeddings: gives the reference's input embeddings [V, D], V the highest token id plus one; called
+            where needed.
         seed: of the noise that --gaussian_perturb mixes in.
+        gaps: ids below V that no token has.
     """
     match config:
         case DivergenceConfig(f_div="none"):
@@ -48,8 +51,10 @@ def build_regularizer(
                 metric=metrics[config.cost_type],
                 far_cost=config.far_cost,
                 block_size=config.block_size,
+                gaps=gaps,
             )
             return WassersteinRegularizer(config, geometry)
+    raise TypeError(f"{type(config).__name__} has no arm in build_regularizer")
 
 
 def _perturbed(embeddings: Tensor, share: float, seed: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import nn
 from dschat.code_execution.apps_tests import GradingRules
 from dschat.code_execution.pool import BATCH_SECONDS, GradingPool, SandboxChoice, default_workers
 from dschat.code_execution.records import MEBIBYTE
-from dschat.config.rewards import LearnedRewardConfig, UnitTestRewardConfig
+from dschat.config.rewards import LearnedRewardConfig, RewardConfig, UnitTestRewardConfig
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
 from dschat.rlhf.reward_sources.python_function import FunctionReward, load_reward_function
@@ -21,7 +21,7 @@ __all__ = ["RewardSource", "SequenceScores", "build_reward_source", "check_rewar
 logger = logging.getLogger(__name__)
 
 
-def check_reward_source(config: LearnedRewardConfig | UnitTestRewardConfig) -> None:
+def check_reward_source(config: RewardConfig) -> None:
     """Raise UserError for settings whose source cannot be built; no weights are read."""
     match config:
         case LearnedRewardConfig():
@@ -29,9 +29,7 @@ def check_reward_source(config: LearnedRewardConfig | UnitTestRewardConfig) -> N
                 load_reward_function(name)
 
 
-def build_reward_source(
-    config: LearnedRewardConfig | UnitTestRewardConfig, *, reward_model: nn.Module | None = None
-) -> RewardSource:
+def build_reward_source(config: RewardConfig, *, reward_model: nn.Module | None = None) -> RewardSource:
     """The reward source that a section of settings describes.
 
     Args:
@@ -45,6 +43,7 @@ def build_reward_source(
             return _weighted(config, reward_model)
         case UnitTestRewardConfig():
             return UnitTestReward(open_grading_pool(config))
+    raise TypeError(f"{type(config).__name__} has no arm in build_reward_source")
 
 
 def open_grading_pool(config: UnitTestRewardConfig, *, batch_seconds: float = BATCH_SECONDS) -> GradingPool:
