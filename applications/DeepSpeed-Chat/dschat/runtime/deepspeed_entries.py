@@ -81,12 +81,13 @@ def _refusal(settings: dict[str, Any]) -> Exception | None:
 
 
 @cache
-def _looked_up(section: str | None = None) -> Mapping[str, Any]:
+def _looked_up(section: str | None = None) -> dict[str, Any]:
     """What DeepSpeed looks up, with its defaults: at the top of its settings, or in a section without a model."""
     # optimizers and schedulers are looked into where they have a type
     settings = _Watched(_LEAST | ({} if section is None else {section: {"type": ""}}))
+    watched = settings if section is None else settings[section]
     _refusal(settings)
-    return settings.asked if section is None else dict.get(settings, section).asked
+    return watched.asked
 
 
 @cache
@@ -147,7 +148,7 @@ def _unknown_in_model(entries: Mapping[str, Any], model: type[BaseModel], sectio
 
 
 def _unknown_in_section(settings: Mapping[str, Any], entries: Mapping[str, Any], section: str) -> str | None:
-    known = _looked_up(section)
+    known: Collection[str] = _looked_up(section)
     for name in entries if known else ():
         if name not in known:
             return _unknown(name, known, section)
