@@ -214,6 +214,7 @@ def test_entries_that_deepspeed_does_not_know_are_named_with_the_nearest(
         ({"data_efficiency": {"enabled": True}}, "by --seed and --data_split"),
         ({"tensor_parallel": {"autotp_size": 2}}, "ranks share the data"),
         ({"pipeline": {"stages": 2}}, "ranks share the data"),
+        ({"sequence_parallel_size": 2}, "ranks share the data"),
         ({"hybrid_engine": {"enabled": True}}, "answers are sampled by the models that are trained"),
         ({"compile": {"deepcompile": True}}, "models are not compiled"),
         ({"elasticity": {"enabled": True}}, "Elastic training has been removed"),

@@ -56,6 +56,7 @@ _REASONS = {
     "dataloader_drop_last": _ROWS,
     "data_efficiency": _ROWS,
     "pipeline": _PARALLEL,
+    "sequence_parallel_size": _PARALLEL,
     "tensor_parallel": _PARALLEL,
     "expert_parallel": _PARALLEL,
     "use_data_before_expert_parallelism": _PARALLEL,
@@ -158,13 +159,15 @@ def _checked(path: str, runtime: RuntimeConfig, trained: Trained) -> dict[str, A
     """The file's entries beyond what the flags say; UserError where they cannot be."""
 
     def refuse(what: str) -> UserError:
-        return UserError(f"--deepspeed_config {path}: {what}")
+        # names are the file's, and may be anything
+        plain = "".join(char if char.isprintable() else repr(char)[1:-1] for char in what)
+        return UserError(f"--deepspeed_config {path}: {plain}")
 
     settings = training_settings(trained.placement, trained.optimization)
     entries = read_deepspeed_file(path)
-    for name, value in entries.items():
-        if isinstance(settings.get(name), Mapping) and not isinstance(value, Mapping) and value != AUTO:
-            raise refuse(f"{name} is {value!r}, but must hold an object, such as {settings[name]}")
+    flat = _flat_section(settings, entries)
+    if flat is not None:
+        raise refuse(flat)
     said = _selected(entries, lambda _, value: value != AUTO)
     for name, _ in flattened(said):
         entry = next((entry for entry in _REASONS if f"{name}.".startswith(f"{entry}.")), None)
@@ -183,6 +186,21 @@ def _checked(path: str, runtime: RuntimeConfig, trained: Trained) -> dict[str, A
     if problem is not None:
         raise refuse(problem)
     return beyond
+
+
+def _flat_section(settings: Mapping[str, Any], entries: Mapping[str, Any], prefix: str = "") -> str | None:
+    """A sentence about an entry that is a section in the settings and none in the file, None where there is none."""
+    for key, value in entries.items():
+        usual = settings.get(key)
+        if not isinstance(usual, Mapping):
+            continue
+        if isinstance(value, Mapping):
+            found = _flat_section(usual, value, f"{prefix}{key}.")
+            if found is not None:
+                return found
+        elif value != AUTO:
+            return f"{prefix}{key} is {value!r}, but must hold an object, such as {usual}"
+    return None
 
 
 def _selected(entries: Mapping[str, Any], keep: Callable[[str, Any], bool], prefix: str = "") -> dict[str, Any]:
