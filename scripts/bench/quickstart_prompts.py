@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,21 +29,22 @@ def quickstart_batches(folder: Path, config: PPOConfig) -> Iterator[PromptBatch]
         folder: what the quickstart wrote; its cached data is used where the settings are the same.
         config: settings of step 3: data, seed, batch and the longest prompt.
     """
-    from dschat.data.phases import build_phase, collate_prompts, epoch_order
+    from dschat.data.collate import collate_prompts
+    from dschat.data.order import epoch_order, wrapped_rows
+    from dschat.data.stage_data import build_stage_data
+    from dschat.data.stages import PPO
     from dschat.models.checked import check_model
     from dschat.preparation import data_source
 
     checked = check_model("models", str(folder / "sft"))
     seed, size = config.runtime.seed, config.rollout.per_device_generation_batch_size
-    rows = build_phase(
+    rows = build_stage_data(
         data_source(config.data, folder, seed=seed),
-        phase="ppo",
+        stage=PPO,
         tokenizer=checked.tokenizer,
         max_length=config.rollout.max_prompt_seq_len,
     ).train
     order = epoch_order(len(rows), seed=seed, epoch=0)
-    start = 0
-    while True:
-        numbers = [int(order[(start + i) % len(order)]) for i in range(size)]
+    for step in count():
+        numbers = wrapped_rows(order, step=step, global_batch=size, rank=0, world=1)
         yield collate_prompts([rows[number] for number in numbers], pad_token_id=checked.pad_token_id)
-        start += size

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.config.ppo import RolloutConfig
 from dschat.data.batches import PromptBatch
-from dschat.data.phases import collate_prompts
+from dschat.data.collate import collate_prompts
 from dschat.generation import Generator, Sampling
 from dschat.models.causal_lm import real_logits, response_logits, token_log_probs
 from dschat.optimal_transport import TokenGeometry, TokenPotentials, token_potentials

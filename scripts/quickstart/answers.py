@@ -22,9 +22,10 @@ def held_out_rows(data_path: str, *, cache_dir: Path, seed: int, count: int) -> 
         count: fewer come back where the dataset has fewer.
     """
     from dschat.data.raw_datasets import find_raw_dataset
+    from dschat.data.stages import SFT
 
     dataset = find_raw_dataset(data_path, seed=seed, cache_dir=cache_dir)
-    rows = dataset.load("sft").evaluation
+    rows = dataset.load(SFT.texts).evaluation
     chosen = [rows[index * len(rows) // count] for index in range(min(count, len(rows)))]
     pairs = [(dataset.prompt(row), dataset.chosen(row)) for row in chosen]
     return [(prompt, answer) for prompt, answer in pairs if prompt is not None and answer is not None]

@@ -22,14 +22,21 @@ from soak.file_operations import submit, watch
 
 
 def warm_up() -> None:
-    """Import and load what a run loads late. No process group and no threads: they would not survive a fork."""
+    """Import and load what a run loads late, which takes longer than the runs themselves.
+
+    No process group and no threads, which would not survive a fork; that of jemalloc, which pyarrow brings, does.
+    """
     import deepspeed
     import deepspeed.runtime.zero.muon.muon_optimizer  # what ZeRO asks for: it loads torch's compiler
     import peft  # noqa: F401
     import transformers.generation.utils
     import transformers.optimization  # noqa: F401
     from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+    from transformers.models.llama import modeling_llama  # noqa: F401
 
+    from dschat.offline import reward, sft  # noqa: F401
+    from dschat.rlhf import run_ppo  # noqa: F401
     from dschat.runtime.distributed import prepare_environment
 
     torch.set_num_threads(1)
@@ -38,6 +45,7 @@ def warm_up() -> None:
         os.environ.pop(name, None)
     ShareMemCommBuilder().load(verbose=False)
     _ = deepspeed.ops.__compatible_ops__
+    get_checkpoint_conversion_mapping("llama")  # compiles a thousand patterns and keeps them
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dschat.code_execution.long_integers import digits
+
 Tests = dict[str, Any]
 
 SUM: Tests = {"inputs": ["1 2\n", "3 4\n", "10 -4\n", "0 0\n"], "outputs": ["3\n", "7\n", "6\n", "0\n"]}
@@ -23,6 +25,12 @@ WRAPPED: Tests = {"fn_name": "add", "inputs": [[1, 2], [3, 4]], "outputs": [[3],
 """The same as ADD, with each result in a list of its own, as in some published problems."""
 FLAG: Tests = {"fn_name": "even", "inputs": [[2], [3]], "outputs": [True, False]}
 """Return whether n is even."""
+
+LONG = 10**9_999 + 7
+LONG_SUCCESSORS: Tests = {"inputs": [digits(LONG), digits(-LONG)], "outputs": [digits(LONG + 1), digits(1 - LONG)]}
+"""Print the integer that follows one of 10,000 digits."""
+LONG_RESULTS: Tests = {"fn_name": "after", "inputs": [[LONG], [-LONG]], "outputs": [LONG + 1, 1 - LONG]}
+"""Return it."""
 
 PASS, WRONG, ERROR, TIME = "pass", "wrong", "runtime_error", "time_limit"
 
@@ -131,6 +139,13 @@ HONEST = [
     honest("numpy array for a list", "def pair(n):\n    return np.array([n, n + 1])", PAIR),
     honest("result that the data wraps", "def add(a, b):\n    return a + b", WRAPPED),
     honest("wrapped result", "def add(a, b):\n    return [a + b]", WRAPPED),
+    honest("long number", "print(int(input()) + 1)", LONG_SUCCESSORS),
+    honest("long result", "def after(n):\n    return n + 1", LONG_RESULTS),
+    honest("mode of a stream", "import sys\nif sys.stdin.mode == 'r':\n    print(sum(map(int, input().split())))", SUM),
+    honest("larger stack", "import resource\nresource.setrlimit(resource.RLIMIT_STACK, (2**27, -1))\n"
+           "print(sum(map(int, input().split())))", SUM),
+    honest("optional import", "try:\n    import sortedcontainers\nexcept ImportError:\n    sortedcontainers = None\n"
+           "print(sum(map(int, input().split())))", SUM),
     honest("truth value", "def even(n):\n    return n % 2 == 0", FLAG),
 ]  # fmt: skip
 
@@ -207,8 +222,11 @@ BROKEN = [
     Case("returns a list that is too deep", "def pair(n):\n    x = []\n    for _ in range(5000):\n        x = [x]\n"
          "    return x", PAIR, ERROR, -0.6),
     Case("returns a list of itself", "def pair(n):\n    x = []\n    x.append(x)\n    return x", PAIR, ERROR, -0.6),
-    Case("returns a number of too many digits", "import sys\nsys.set_int_max_str_digits(0)\ndef pair(n):\n"
-         "    return 10 ** 5000", PAIR, ERROR, -0.6),
+    Case("returns a number of many digits", "def pair(n):\n    return 10 ** 5000", PAIR, WRONG, -0.3),
+    Case("long number off by one", "print(int(input()) + 1)", LONG_SUCCESSORS | {"inputs": LONG_SUCCESSORS["outputs"]},
+         WRONG, -0.3),
+    Case("long result off by one", "def after(n):\n    return n + 2", LONG_RESULTS, WRONG, -0.3),
+    Case("long result rounded", "def after(n):\n    return float(10 ** 300)", LONG_RESULTS, WRONG, -0.3),
     Case("exits in the call", "import os\ndef add(a, b):\n    os._exit(0)", ADD, ERROR, -0.6),
     Case("sys.exit in the call", "import sys\ndef add(a, b):\n    sys.exit(0)", ADD, ERROR, -0.6),
     Case("1 for True", "def even(n):\n    return 1 - n % 2", FLAG, WRONG, -0.3),

@@ -80,6 +80,7 @@ def test_the_published_leniencies_are_there_for_comparison_only(sandbox: Sandbox
         "tokens each once",
         "float rounded too far",
         "returns its first element",
+        "long number off by one",  # both are infinite as floats
     ]
 
 

@@ -1,3 +1,5 @@
+"""Grading processes beside the training: `code_execution/worker.py` under the pool that starts and watches it."""
+
 from __future__ import annotations
 
 import json
@@ -92,7 +94,7 @@ def test_the_cache_is_bounded(monkeypatch: pytest.MonkeyPatch, pool: GradingPool
 
 
 def test_workers_killed_at_random_cost_no_result(pool: GradingPool) -> None:
-    cases = QUICK[::4]
+    cases = [case for case in QUICK if case.program.strip()][::4]  # a comment makes blank programs other ones
     stop = threading.Event()
     killed = []
 

@@ -1,4 +1,8 @@
-"""Verdicts, faults of the sandbox, what is left behind, and when a sandbox is refused."""
+"""Verdicts, faults of the sandbox, what is left behind, and when a sandbox is refused.
+
+What runs within is run here as a whole: `inside/zygote.py` forks, `inside/lockdown.py` and `inside/switch_user.py` lock
+the child in, `inside/runner.py` runs the program.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Choices and defaults that a flag shares with mathematics, which must not see settings, nor settings torch."""
+"""Choices and defaults that a flag shares with mathematics, which must not see settings, nor settings torch.
+
+Those of the paper are in `dschat/published.py`, which both see.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow
 from datasets import Dataset
 
-from dschat.data.phases import DataSource
+from dschat.data.stage_data import DataSource
 
 
 def write_jsonl(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
@@ -61,7 +61,6 @@ def data_source(*paths: Path | str, cache_dir: Path, **changes: Any) -> DataSour
         "data_format": None,
         "data_split": "2,4,4",
         "split_by": "row",
-        "sft_only_data_path": (),
         "seed": 1234,
         "cache_dir": cache_dir,
         "end_of_conversation": None,

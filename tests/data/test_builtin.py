@@ -9,6 +9,7 @@ import pytest
 from dschat.data import builtin
 from dschat.data.builtin import BuiltinSource, Summarised, build_rows, collect_docstrings
 from dschat.data.raw_datasets import find_raw_dataset
+from dschat.data.stages import REWARD, SFT
 from dschat.errors import UserError
 
 ITEMS = [
@@ -22,7 +23,7 @@ def built(tmp_path_factory):
     """The dataset as a user gets it, and the seconds it took."""
     started = time.monotonic()
     raw = find_raw_dataset("pydoc-tldr", seed=1234, cache_dir=tmp_path_factory.mktemp("cache"))
-    return raw, raw.load("reward"), time.monotonic() - started
+    return raw, raw.load(REWARD.texts), time.monotonic() - started
 
 
 def test_there_are_enough_pairs_soon_enough(built):
@@ -88,7 +89,7 @@ def test_second_load_reads_the_cache(built, monkeypatch):
         raise AssertionError("collected again")
 
     monkeypatch.setattr(builtin, "collect_docstrings", never)
-    assert raw.load("sft").train[5] == splits.train[5]
+    assert raw.load(SFT.texts).train[5] == splits.train[5]
 
 
 def test_docstrings_are_collected_in_one_order(monkeypatch, tmp_path):

@@ -1,4 +1,4 @@
-"""How a --data_path is matched to a dataset; nothing here may touch the network."""
+"""How a --data_path is matched to a dataset; nothing here may touch the network (`data/sources.py`)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import datasets
 import pytest
 
 from dschat.data.raw_datasets import find_raw_dataset
+from dschat.data.stages import PPO, REWARD
 from dschat.errors import UserError
 from tests.data.helpers import numbered_rows, write_jsonl, write_parquet
 from tests.data.test_raw_datasets import CASES
@@ -75,7 +76,7 @@ def test_unknown_name_lists_near_and_supported_names(tmp_path):
 
 def test_any_hub_name_can_be_read_in_a_supported_format(tmp_path, hub):
     raw = find("someone/pairs", tmp_path, data_format="local/jsonfile")
-    splits = raw.load("reward")
+    splits = raw.load(REWARD.texts)
     assert hub[0][0] == "someone/pairs"
     assert raw.prompt(splits.train[0]) == " Human: question 0? Assistant:"
 
@@ -149,7 +150,7 @@ def test_repository_that_is_a_script_is_read_from_the_hubs_parquet_copy(tmp_path
         return datasets.DatasetDict({"train": rows, "test": rows})
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    assert len(find("codeparrot/apps", tmp_path).load("ppo").train) == 2
+    assert len(find("codeparrot/apps", tmp_path).load(PPO.texts).train) == 2
     assert asked == [None, "refs/convert/parquet"]
 
 
@@ -203,7 +204,7 @@ def test_local_jsonfile_says_where_its_files_belong(tmp_path):
 def test_published_json_layout_is_read(tmp_path):
     (tmp_path / "train.json").write_text(json.dumps(numbered_rows(3), indent=1))
     (tmp_path / "eval.json").write_text(json.dumps(numbered_rows(2)))
-    splits = find(tmp_path, tmp_path).load("reward")
+    splits = find(tmp_path, tmp_path).load(REWARD.texts)
     assert (len(splits.train), len(splits.evaluation)) == (3, 2)
 
 
@@ -228,7 +229,7 @@ def test_folder_layouts(tmp_path, layout):
     (root / "dataset_infos.json").write_text("{}")
     if layout == "a configuration among others":
         write_parquet(root / "axis" / "test.parquet", [{"other": 1}])
-    splits = find(root, tmp_path).load("reward")
+    splits = find(root, tmp_path).load(REWARD.texts)
     assert (len(splits.train), len(splits.evaluation)) == (5, 2)
 
 

@@ -9,6 +9,7 @@ import pytest
 from datasets import Dataset, DatasetDict
 
 from dschat.data.raw_datasets import find_raw_dataset
+from dschat.data.stages import PPO, REWARD, SFT
 from dschat.errors import UserError
 from tests.data.helpers import write_jsonl, write_parquet
 
@@ -79,7 +80,11 @@ APPS_PROMPT = (
     "### Problem:\nAdd two numbers.\n\n### Starter code:\ndef add(a, b):\n\n### Tests:\n"
     "They run the program on standard input and read what it prints.\n\n### Response:\n"
 )
+
+
 HUMAN = " Human: {} Assistant:".format
+
+
 CASES = {
     "Dahoas/rm-static": (
         qa("\n\nHuman: Hi\n\nAssistant:", " Hello.", " No."),
@@ -260,82 +265,6 @@ def test_miracl_query_without_an_irrelevant_passage_is_no_pair(tmp_path, languag
     assert rejected == {" no", None}
 
 
-def test_apps_gives_sft_one_sample_for_each_solution_and_others_the_problem(tmp_path):
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
-    row = splits.train[0]
-    assert [raw.chosen(each) for each in raw.expand(row, "sft")] == ["print(1)", "print(null)"]
-    assert [raw.chosen(each) for each in raw.expand(row, "ppo")] == ["print(1)"]
-    assert raw.group(row) == "Add two numbers."
-
-
-@pytest.mark.parametrize(
-    ("changes", "sections"),
-    [
-        ({"starter_code": ""}, "They run the program on standard input and read what it prints."),
-        (
-            {"starter_code": None, "input_output": "{}"},
-            "They run the program on standard input and read what it prints.",
-        ),
-        ({"starter_code": "", "input_output": '{"fn_name": "add"}'}, "They call the function add."),
-        (
-            {
-                "starter_code": "class Solution:\n    def add(self, a, b):\n        ",
-                "input_output": '{"fn_name": "add"}',
-            },
-            "They call the method add.",
-        ),
-    ],
-)
-def test_apps_prompt_says_how_it_is_tested(tmp_path, changes, sections):
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(**changes)] * 2)
-    starter = (changes["starter_code"] or "").rstrip()
-    code = f"### Starter code:\n{starter}\n\n" if starter else ""
-    assert raw.prompt(splits.train[0]) == (
-        f"### Problem:\nAdd two numbers.\n\n{code}### Tests:\n{sections}\n\n### Response:\n"
-    )
-
-
-def test_published_apps_prompt_is_the_problem_alone(tmp_path):
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2, apps_prompt="published")
-    assert raw.prompt(splits.train[0]) == "### Problem:\nAdd two numbers.\n\n### Response:\n"
-    full, _ = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
-    assert raw.fingerprint() != full.fingerprint()
-
-
-def test_apps_record_holds_what_grading_needs(tmp_path):
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps()] * 2)
-    assert raw.record(splits.train[0]) == {
-        "prompt": APPS_PROMPT,
-        "chosen": "print(1)",
-        "question": "Add two numbers.",
-        "input_output": {"inputs": ["1 2\n"], "outputs": ["3\n"]},
-        "starter_code": "def add(a, b):",
-        "difficulty": "introductory",
-    }
-
-
-@pytest.mark.parametrize("solutions", ["", "[]", "not json", "{}", "[null]"])
-def test_apps_problem_without_solutions_has_no_answer_to_train_on(tmp_path, solutions):
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(solutions=solutions)] * 2)
-    row = splits.train[0]
-    assert [raw.chosen(each) for each in raw.expand(row, "sft")] == [None]
-    assert raw.prompt(row) == APPS_PROMPT
-
-
-def test_apps_solutions_are_json_with_null_escapes_and_surrogates(tmp_path):
-    text = '["a = \\"\\\\/\\" # \\/ \\ud83d\\ude42", "b = \\"\\ud83d\\""]'
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(solutions=text)] * 2)
-    solutions = [raw.chosen(each) for each in raw.expand(splits.train[0], "sft")]
-    assert solutions == ['a = "\\/" # / \U0001f642', 'b = "\\ud83d"']
-    assert all(solution.encode("utf-8") for solution in solutions)
-
-
-@pytest.mark.parametrize("tests", ["", "not json", "[1]", "9" * 5_000])
-def test_apps_tests_that_are_unusable_become_an_empty_object(tmp_path, tests):
-    raw, splits = raw_of(tmp_path, "codeparrot/apps", [apps(input_output=tests)] * 2)
-    assert raw.record(splits.train[0])["input_output"] == {}
-
-
 def test_jsonfile_record_keeps_the_other_columns(tmp_path):
     raw, splits = raw_of(tmp_path, "local/jsonfile", [qa("p", "c", "r") | {"answer": 42}] * 2)
     record = raw.record(splits.train[0])
@@ -343,19 +272,19 @@ def test_jsonfile_record_keeps_the_other_columns(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("phase", "row", "column"),
+    ("stage", "row", "column"),
     [
-        ("reward", {"prompt": "p", "chosen": "c"}, "rejected"),
-        ("sft", {"prompt": "p", "rejected": "r"}, "chosen"),
-        ("ppo", {"question": "p", "chosen": "c"}, "prompt"),
+        (REWARD, {"prompt": "p", "chosen": "c"}, "rejected"),
+        (SFT, {"prompt": "p", "rejected": "r"}, "chosen"),
+        (PPO, {"question": "p", "chosen": "c"}, "prompt"),
     ],
 )
 @pytest.mark.parametrize("write", [write_jsonl, write_parquet])
-def test_missing_column_is_named_beside_those_found(tmp_path, phase, row, column, write):
+def test_missing_column_is_named_beside_those_found(tmp_path, stage, row, column, write):
     path = write(tmp_path / f"rows.{'jsonl' if write is write_jsonl else 'parquet'}", [row] * 3)
     raw = find_raw_dataset(str(path), data_format="local/jsonfile", seed=1, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError) as caught:
-        raw.load(phase)
+        raw.load(stage.texts)
     assert f"dataset {path} lacks column '{column}'; found: {', '.join(row)}" in str(caught.value)
 
 
@@ -366,13 +295,13 @@ def test_missing_field_of_a_struct_is_named_by_its_path(tmp_path):
         str(path), data_format="openai/summarize_from_feedback", seed=1, cache_dir=tmp_path / "cache"
     )
     with pytest.raises(UserError, match=r"lacks column 'info\.post'; found: info, summaries"):
-        raw.load("ppo")
+        raw.load(PPO.texts)
 
 
-@pytest.mark.parametrize("phase", ["sft", "ppo"])
-def test_columns_of_other_steps_need_not_be_there(tmp_path, phase):
+@pytest.mark.parametrize("stage", [SFT, PPO])
+def test_columns_of_other_steps_need_not_be_there(tmp_path, stage):
     raw, _ = raw_of(tmp_path, "local/jsonfile", [{"prompt": "p", "chosen": "c"}] * 2)
-    assert len(raw.load(phase).train) == 1
+    assert len(raw.load(stage.texts).train) == 1
 
 
 def test_prompts_alone_are_enough_for_ppo_and_have_no_chosen_answer(tmp_path):
@@ -384,15 +313,15 @@ def test_column_of_another_type_is_refused(tmp_path):
     path = write_parquet(tmp_path / "rows.parquet", [{"prompt": 1, "chosen": "c"}] * 3)
     raw = find_raw_dataset(str(path), data_format="local/jsonfile", seed=1, cache_dir=tmp_path / "cache")
     with pytest.raises(UserError, match="column 'prompt' of type int64 where text is needed"):
-        raw.load("sft")
+        raw.load(SFT.texts)
 
 
 def test_null_is_refused_in_the_step_that_needs_the_text_and_allowed_in_others(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [qa("p", "c", "r"), qa("q", "d", None)])
     raw = find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache")
-    assert len(raw.load("sft").train) == 1
+    assert len(raw.load(SFT.texts).train) == 1
     with pytest.raises(UserError, match=r"rows\.jsonl:2: field 'rejected' is null where text is needed"):
-        raw.load("reward")
+        raw.load(REWARD.texts)
 
 
 def test_split_without_evaluation_is_carved_nine_to_one_and_seeded(tmp_path):
@@ -464,7 +393,7 @@ def test_two_saved_splits_of_one_meaning_are_named_in_the_log(tmp_path, caplog):
 def test_a_column_of_another_name_is_named_with_the_renaming(tmp_path):
     path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "p", "response": "c"}] * 3)
     with pytest.raises(UserError, match=r"lacks column 'chosen'; found: prompt, response; rename response to chosen; "):
-        find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache").load("sft")
+        find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache").load(SFT.texts)
     path = write_jsonl(tmp_path / "pairs.jsonl", [{"question": "p", "answer": "c"}] * 3)
     with pytest.raises(UserError, match=r"rename question to prompt and answer to chosen; use the columns prompt"):
         find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache")
@@ -485,6 +414,6 @@ def test_saved_folders_are_read(tmp_path):
     sizes = []
     for name in ("one", "two"):
         raw = find_raw_dataset(str(tmp_path / name), seed=1, cache_dir=tmp_path / "cache")
-        splits = raw.load("reward")
+        splits = raw.load(REWARD.texts)
         sizes.append((len(splits.train), len(splits.evaluation), raw.hub_name))
     assert sizes == [(3, 1, "local/jsonfile"), (4, 1, "local/jsonfile")]

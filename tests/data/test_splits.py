@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dschat.data.splits import grouped_parts, parse_proportions, permutation_parts, phase_indices
+from dschat.data.splits import grouped_parts, parse_proportions, part_indices, permutation_parts
+from dschat.data.stages import PPO, REWARD, SFT
 from dschat.errors import UserError
 
 proportions = st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any)
@@ -80,19 +81,19 @@ def test_another_seed_gives_other_parts():
 
 
 def test_each_step_gets_its_own_part():
-    parts = [phase_indices(50, phase, data_split="2,4,4", seed=3).tolist() for phase in ("sft", "reward", "ppo")]
+    parts = [part_indices(50, stage.part, data_split="2,4,4", seed=3).tolist() for stage in (SFT, REWARD, PPO)]
     assert parts == published_parts(50, (2, 4, 4), 3)
 
 
 def test_group_split_of_a_step_uses_the_groups():
     groups = ["a", "b"] * 10
-    rows = phase_indices(20, "sft", data_split="1,1,0", seed=0, split_by="group", groups=groups)
+    rows = part_indices(20, 0, data_split="1,1,0", seed=0, split_by="group", groups=groups)
     assert {groups[row] for row in rows} in ({"a"}, {"b"})
     assert len(rows) == 10
 
 
 @pytest.mark.parametrize(
-    ("text", "phase", "words"),
+    ("text", "part", "words"),
     [
         ("2;4;4", None, "numbers separated by commas"),
         ("", None, "numbers separated by commas"),
@@ -101,16 +102,16 @@ def test_group_split_of_a_step_uses_the_groups():
         ("2,inf,4", None, "finite"),
         ("1e308,1e308", None, "finite"),
         ("0,0,0", None, "above 0"),
-        ("5,5", "ppo", "this is step 3"),
-        ("5", "reward", "this is step 2"),
+        ("5,5", 2, "this is step 3"),
+        ("5", 1, "this is step 2"),
     ],
 )
-def test_bad_split_says_what_to_write(text, phase, words):
+def test_bad_split_says_what_to_write(text, part, words):
     with pytest.raises(UserError, match=words) as caught:
-        parse_proportions(text, phase=phase)
+        parse_proportions(text, part=part)
     assert text in str(caught.value)
     assert "2,4,4" in str(caught.value)
 
 
 def test_two_parts_are_enough_for_step_two():
-    assert parse_proportions("5, 2.5", phase="reward") == (5.0, 2.5)
+    assert parse_proportions("5, 2.5", part=1) == (5.0, 2.5)

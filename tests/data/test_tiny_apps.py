@@ -12,8 +12,11 @@ from dschat.code_execution.comparison import text_difference, value_difference
 from dschat.code_execution.pool import GradingPool
 from dschat.data import tiny_apps
 from dschat.data.raw_datasets import find_raw_dataset
+from dschat.data.stages import PPO, SFT
 from dschat.data.tiny_apps import NUM_TESTS, all_problems, build_rows
-from dschat.data.tiny_apps_problems import Problem
+from dschat.data.tiny_apps_algorithms import algorithm_problems
+from dschat.data.tiny_apps_chains import chain_problems
+from dschat.data.tiny_apps_problems import Problem, simple_problems
 
 SEED = 1234
 
@@ -30,6 +33,14 @@ def run_script(program: str, text: str) -> bytes:
     with contextlib.redirect_stdout(printed):
         exec(program, {"input": lambda: next(lines)})
     return printed.getvalue().encode()
+
+
+def test_problems_are_those_of_all_three_parts_and_none_twice() -> None:
+    parts = [[problem.answer for problem in part()] for part in (simple_problems, algorithm_problems, chain_problems)]
+    assert all(len({*part}) == len(part) >= 30 for part in parts)
+    answers = [problem.answer for problem in all_problems()]
+    assert answers[: len(parts[0] + parts[1])] == parts[0] + parts[1]
+    assert {*answers} == {*parts[0], *parts[1], *parts[2]}
 
 
 def test_there_are_problems_of_every_kind(rows: list[dict[str, Any]]) -> None:
@@ -104,7 +115,7 @@ def test_a_solution_that_contradicts_its_example_is_refused() -> None:
 
 def test_dataset_offers_prompts_solutions_and_records(tmp_path: Any) -> None:
     raw = find_raw_dataset("tiny-apps", seed=SEED, cache_dir=tmp_path)
-    splits = raw.load("ppo")
+    splits = raw.load(PPO.texts)
     assert len(splits.train) + len(splits.evaluation) == 2 * len(all_problems())
     for row in splits.evaluation:
         prompt, record = raw.prompt(row), raw.record(row)
@@ -115,6 +126,6 @@ def test_dataset_offers_prompts_solutions_and_records(tmp_path: Any) -> None:
         assert record["chosen"] == json.loads(row["solutions"])[0]
         assert record["input_output"] == json.loads(row["input_output"])
         assert record["difficulty"] in ("introductory", "interview", "competition")
-    assert find_raw_dataset("tiny-apps", seed=SEED, cache_dir=tmp_path).load("sft").train[3] == splits.train[3]
-    other = find_raw_dataset("tiny-apps", seed=1, cache_dir=tmp_path).load("ppo")
+    assert find_raw_dataset("tiny-apps", seed=SEED, cache_dir=tmp_path).load(SFT.texts).train[3] == splits.train[3]
+    other = find_raw_dataset("tiny-apps", seed=1, cache_dir=tmp_path).load(PPO.texts)
     assert other.evaluation["question"] == splits.evaluation["question"]

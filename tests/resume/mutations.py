@@ -6,7 +6,8 @@ import copy
 import math
 import os
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,20 +94,22 @@ def say_nothing_in_two_steps() -> None:
     original = DeepSpeedPPOTrainer.generate_experience
 
     def generate(trainer: DeepSpeedPPOTrainer, *args: Any, step: int) -> Any:
-        own = trainer._generator
-        if step in SILENT_STEPS:
-            trainer._generator = answering([make_tokenizer().eos_token_id])
-        try:
+        with saying(trainer, [make_tokenizer().eos_token_id] if step in SILENT_STEPS else None):
             return original(trainer, *args, step=step)
-        finally:
-            trainer._generator = own
 
     DeepSpeedPPOTrainer.generate_experience = generate
 
 
-def answering(answer: list[int]) -> FixedAnswers:
-    """Answers every prompt with these tokens."""
-    return FixedAnswers(lambda prompts: torch.tensor(answer).expand(len(prompts.input_ids), -1))
+@contextmanager
+def saying(trainer: DeepSpeedPPOTrainer, answer: list[int] | None) -> Iterator[None]:
+    """Within the body every prompt is answered with these tokens, None for the actor's own."""
+    own = trainer._generator
+    if answer is not None:
+        trainer._generator = FixedAnswers(lambda prompts: torch.tensor(answer).expand(len(prompts.input_ids), -1))
+    try:
+        yield
+    finally:
+        trainer._generator = own
 
 
 def raise_on_rank_1() -> None:

@@ -15,7 +15,7 @@ from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.reward_sources import RewardSource, SequenceScores
 from soak.forks import Forks, weights
 from soak.runs import job
-from tests.resume.mutations import SILENT_STEPS, answering
+from tests.resume.mutations import SILENT_STEPS, saying
 from toys.jobs import read_metrics, run_job
 from toys.tokenizers import make_tokenizer
 
@@ -28,9 +28,8 @@ def answer_from(first: int, answer: list[int], monkeypatch: pytest.MonkeyPatch) 
     original = DeepSpeedPPOTrainer.generate_experience
 
     def generate(trainer: DeepSpeedPPOTrainer, *args: Any, step: int) -> Any:
-        if step >= first:
-            trainer._generator = answering(answer)
-        return original(trainer, *args, step=step)
+        with saying(trainer, answer if step >= first else None):
+            return original(trainer, *args, step=step)
 
     monkeypatch.setattr(DeepSpeedPPOTrainer, "generate_experience", generate)
 

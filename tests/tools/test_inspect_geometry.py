@@ -179,3 +179,21 @@ def test_default_tokens_are_whole_words(folder: Path) -> None:
 
     assert len(chosen) == 3
     assert {WORDS[index] for index in chosen} <= set(WORDS) - {"<unk>", "cat"}  # shorter than four letters
+
+
+def test_ids_that_no_token_has_are_nobodys_neighbour(tmp_path: Path) -> None:
+    ids = {word: index if index < 3 else index + 2 for index, word in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(tmp_path)
+    model = make_causal_lm("llama", vocab_size=len(WORDS) + 7)
+    table = model.get_input_embeddings().weight
+    with torch.no_grad():
+        table[ids["cat"]] = table[ids["kitten"]] + 0.01
+        table[[3, 4]] = table[ids["cat"]].clone()
+    model.save_pretrained(tmp_path)
+    found = run("--model", tmp_path, "--tokens", "cat", "--num_neighbors", 3)
+    assert found.returncode == 0, found.stderr
+    assert f"V = {len(WORDS)} tokens, D = 32" in found.stdout
+    row = next(line for line in found.stdout.splitlines() if line.startswith("│ cat"))
+    assert row.split("│")[2].split()[:2] == ["kitten", f"{0.01 * math.sqrt(32):.3g}"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +16,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from dschat.checksums import folder_key
-from dschat.config.data import DataConfig, SFTDataConfig
+from dschat.config.data import DataConfig
 from dschat.config.decisive import decisive_settings
 from dschat.config.runtime import OutputConfig, RuntimeConfig, SavingConfig
 from dschat.config.steps import PPOConfig, RewardTrainingConfig, SFTConfig
-from dschat.data.phases import DataSource, Phase, PhaseData, build_phase
+from dschat.data.stage_data import DataSource, StageData, build_stage_data
+from dschat.data.stages import DataStage
 from dschat.errors import UserError
 from dschat.models.checked import CheckedModel, check_model
 from dschat.models.tokenizer import SENTINEL_NONE
@@ -50,7 +50,7 @@ class Prepared:
     """The folder that the run works in."""
     model: CheckedModel
     """The checkpoint whose tokenizer made the data."""
-    data: PhaseData
+    data: StageData
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -80,31 +80,27 @@ def prepare(
     config: StepConfig,
     model: CheckedModel,
     device: torch.device,
+    stage: DataStage,
     *,
-    phase: Phase,
     max_length: int,
-    sft_data: SFTDataConfig | None = None,
-    needs_tests: bool = False,
 ) -> Prepared:
-    """Tokenise this step's share of the data, all ranks together; no weights are read.
+    """Tokenise a stage's share of the data, all ranks together; no weights are read.
 
     Args:
         config: settings of the step.
         model: brings the tokenizer.
         device: as `join_ranks` returned it.
-        phase: which share and form of the data.
-        max_length: limit of tokens for the data: the whole row, or the prompt in step 3.
-        sft_data: what only step 1 has.
-        needs_tests: whether rows without tests that can be run are left out.
+        stage: which share and form of the data.
+        max_length: most tokens of a row as `stage.length_flag` limits it.
     """
     runtime = config.runtime
     check_holds_no_run(config.output, config.saving.resume)
     folder = work_folder(config.output, dry_run=runtime.dry_run)
-    source = data_source(config.data, folder, seed=runtime.seed, sft_data=sft_data, needs_tests=needs_tests)
+    source = data_source(config.data, folder, seed=runtime.seed)
     with main_process_first():
-        phase_data = build_phase(source, phase=phase, tokenizer=model.tokenizer, max_length=max_length)
-    logger.info("%s", phase_data.report.summary())
-    return Prepared(device, folder, model, phase_data)
+        data = build_stage_data(source, stage=stage, tokenizer=model.tokenizer, max_length=max_length)
+    logger.info("%s", data.report.summary())
+    return Prepared(device, folder, model, data)
 
 
 @contextmanager
@@ -199,7 +195,7 @@ def continuation(config: StepConfig, prepared: Prepared, models: Mapping[str, Ch
         UserError: there is no such state, or it is of another run.
     """
     saving: SavingConfig = config.saving
-    stage = prepared.data.report.phase
+    stage = prepared.data.report.stage.name
     settings = decisive_settings(config) | {"training rows (data, tokenizer, lengths)": prepared.data.key}
     for flag, model in models.items():
         if Path(model.path).is_dir():
@@ -223,9 +219,7 @@ def tensorboard_folder(output: OutputConfig, folder: Path) -> Path | None:
     return Path(output.tensorboard_path) if output.tensorboard_path else folder / "tensorboard"
 
 
-def data_source(
-    data: DataConfig, folder: Path, *, seed: int, sft_data: SFTDataConfig | None = None, needs_tests: bool = False
-) -> DataSource:
+def data_source(data: DataConfig, folder: Path, *, seed: int) -> DataSource:
     """The data settings as the data package takes them; caches lie in the run's folder unless told otherwise."""
     token = data.end_of_conversation_token
     return DataSource(
@@ -234,21 +228,13 @@ def data_source(
         data_split=data.data_split,
         split_by=data.split_by,
         apps_prompt=data.apps_prompt,
-        sft_only_data_path=tuple(sft_data.sft_only_data_path) if sft_data else (),
         seed=seed,
         cache_dir=cache_folder(data, folder),
         end_of_conversation=None if token == SENTINEL_NONE else token,
         skip_bad_rows=data.skip_bad_rows,
-        needs_tests=needs_tests,
-        loss_on_prompt=sft_data.loss_on_prompt if sft_data else False,
     )
 
 
 def cache_folder(data: DataConfig, folder: Path) -> Path:
     """Where tokenised data is kept, in the run's folder unless told otherwise."""
     return Path(data.data_output_path) if data.data_output_path else folder / "data_cache"
-
-
-def steps_per_epoch(rows: int, rows_per_step: int) -> int:
-    """Steps that one pass over the data takes; the last may be short."""
-    return math.ceil(rows / rows_per_step)

@@ -54,7 +54,7 @@ def f():
 
 # %% returns_a_huge_integer
 # call: f []
-# expect: runtime_error
+# expect: time_limit
 def f():
     return 10**1000000
 

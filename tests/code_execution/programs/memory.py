@@ -34,6 +34,22 @@ try:
 except MemoryError:
     pass
 
+# %% grows_its_stack_without_a_limit
+# memory_mebibytes: 256
+# expect: memory_limit runtime_error
+# cpu_seconds: 8
+import itertools, resource
+# a stack without a limit may be asked for, as honest programs do; the address space bounds it
+resource.setrlimit(resource.RLIMIT_STACK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+sys.setrecursionlimit(10**9)
+depth = itertools.count()
+def dive(_):
+    if next(depth) % 1000 == 0 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > WORLD["memory"]:
+        print("breach: too much memory", flush=True)
+        os._exit(0)
+    return sorted([0], key=dive)  # through C, so that the stack grows
+dive(0)
+
 # %% allocates_in_forked_children
 # expect: ok memory_limit
 # cpu_seconds: 6

@@ -15,6 +15,7 @@ from dschat.answering.policy import Policy, prompt_ids
 from dschat.answering.prompts import PromptRow
 from dschat.data.batches import PromptBatch
 from dschat.generation import RowSeed, Sampling
+from dschat.models.tokenizer import text_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,11 @@ class AnswerSource(Protocol):
 
     title: str
     """Of the progress bar."""
-    lengths: Sequence[int]
-    """[N] how long each answer's prompt is, for batches of similar ones."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """[N] how long each answer's prompt is, for batches of similar ones."""
+        ...
 
     def answers(self, numbers: Sequence[int]) -> list[Answer]:
         """Some of them; each depends on its own number alone."""
@@ -91,7 +95,7 @@ class GeneratedAnswers:
         tokenizer = self._policy.tokenizer
         prompts = PromptBatch.of_ids([self._ids[seed.row] for seed in seeds], pad_token_id=int(tokenizer.pad_token_id))
         found = self._policy.generator.generate(prompts, self._sampling, seeds=seeds).ids()
-        return [Answer(tokenizer.decode(ids, skip_special_tokens=True), len(ids)) for ids in found]
+        return [Answer(text_of(tokenizer, ids), len(ids)) for ids in found]
 
 
 class ReferenceAnswers:

@@ -20,7 +20,7 @@ from dschat.data.tokenise import TextEncoder
 from dschat.errors import UserError
 from dschat.generation import EndTokens, Sampling
 from dschat.generation.hugging_face import HuggingFaceGenerator
-from dschat.models.causal_lm import load_causal_lm
+from dschat.models.causal_lm import for_inference, load_causal_lm
 from dschat.models.checked import check_model
 
 NEXT_TURN = HUMAN.strip()
@@ -106,7 +106,7 @@ def load_chatbot(arguments: argparse.Namespace) -> Chatbot:
     sampling = Sampling(arguments.temperature, arguments.top_k, 1.0, arguments.max_new_tokens)
     ends = EndTokens.of(checked)
     prefix = TextEncoder.create(tokenizer, end_of_conversation=None, max_length=longest).prefix
-    model = load_causal_lm(checked, dtype=DTYPES.get(arguments.dtype, default)).to(device).eval()
+    model = for_inference(load_causal_lm(checked, dtype=DTYPES.get(arguments.dtype, default)), device)
     return Chatbot(HuggingFaceGenerator(model, ends), tokenizer, prefix, sampling, longest)
 
 

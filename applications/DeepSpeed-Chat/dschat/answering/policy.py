@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from dschat.answering.options import GenerationOptions
 from dschat.answering.prompts import PromptRow
 from dschat.data.cache import content_key
+from dschat.data.stages import PPO
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.generation import EndTokens, Generator, HuggingFaceSettings, build_generator
-from dschat.models.causal_lm import load_causal_lm
+from dschat.models.causal_lm import for_inference, load_causal_lm
 from dschat.models.checked import check_model, find_model
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ def load_policy(path: str, options: GenerationOptions, *, device: torch.device, 
         )
     encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
     ends = EndTokens.of(checked, end_of_conversation_token=end)
-    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    model = for_inference(load_causal_lm(checked, dtype=dtype), device)
     return Policy(build_generator(model, ends, HuggingFaceSettings()), tokenizer, encoder)
 
 
@@ -88,7 +89,7 @@ def prompt_ids(prompts: Sequence[PromptRow], encoder: TextEncoder) -> list[list[
     found = []
     tally: Counter[Any] = Counter()
     for number, row in enumerate(prompts, start=1):
-        fitted = next(encoder.encode([Sample(row.prompt, cue=row.cue)], "ppo", tally), None)
+        fitted = next(encoder.encode([Sample(row.prompt, cue=row.cue)], PPO, tally), None)
         if fitted is None:
             raise UserError(
                 f"prompt {number} does not fit {encoder.max_length} tokens, not even the words that ask for the "

@@ -13,6 +13,7 @@ from dschat.answering.apps_options import AppsOptions
 from dschat.answering.dataset_names import CODE_DATASETS
 from dschat.answering.prompts import SHUFFLE_SEED, PromptRow, find_dataset
 from dschat.data.apps import Apps
+from dschat.data.stages import PPO
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def load_problems(options: AppsOptions) -> list[Problem]:
             f"--dataset {options.dataset} has no tests to run; pass {' or '.join(CODE_DATASETS)}, or score its answers "
             "with inference_with_rewards.py"
         )
-    rows = dataset.load("ppo").evaluation
+    rows = dataset.load(PPO.texts).evaluation
     found: list[Problem] = []
     seen: set[str] = set()
     for place in np.random.default_rng(SHUFFLE_SEED).permutation(len(rows)).tolist():

@@ -16,8 +16,9 @@ from dschat.data.base import ASSISTANT, HUMAN
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
 from dschat.generation import EndTokens, HuggingFaceSettings, Sampling, build_generator
-from dschat.models.causal_lm import load_causal_lm
+from dschat.models.causal_lm import for_inference, load_causal_lm
 from dschat.models.checked import check_model
+from dschat.models.tokenizer import text_of
 
 QUESTIONS = {
     "English": (
@@ -64,13 +65,13 @@ def greedy_answers(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     ends = EndTokens.of(checked, end_of_conversation_token=end_token)
-    model = load_causal_lm(checked, dtype=dtype).to(device).eval()
+    model = for_inference(load_causal_lm(checked, dtype=dtype), device)
     generator = build_generator(model, ends, HuggingFaceSettings())
     sampling = Sampling(temperature=0, top_k=0, top_p=1, max_new_tokens=max_new_tokens)
     answers = []
     for prompt in prompts:
         batch = PromptBatch.of_ids([tokenizer(prompt)["input_ids"]], pad_token_id=ends.pad)
-        answers.append(tokenizer.decode(generator.generate(batch, sampling).ids()[0], skip_special_tokens=True))
+        answers.append(text_of(tokenizer, generator.generate(batch, sampling).ids()[0]))
     return answers
 
 

@@ -11,6 +11,7 @@ from dschat.answering.options import GenerationOptions, Options
 from dschat.config.data import PromptStyle
 from dschat.data.base import RawDataset
 from dschat.data.raw_datasets import SummarizeFeedback, find_raw_dataset
+from dschat.data.stages import REWARD
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -41,8 +42,7 @@ def load_prompts(options: Options) -> list[PromptRow]:
         UserError: the data is missing, unknown or malformed, or no row is usable.
     """
     dataset = find_dataset(options)
-    phase = "reward" if options.ref_scores else None
-    rows = dataset.load(phase).evaluation.shuffle(seed=SHUFFLE_SEED)
+    rows = dataset.load(REWARD.texts if options.ref_scores else ()).evaluation.shuffle(seed=SHUFFLE_SEED)
     found: list[PromptRow] = []
     seen: set[str] = set()
     articles = repeated = 0

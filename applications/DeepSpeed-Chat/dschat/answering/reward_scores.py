@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from dschat.data.stages import PPO
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.models.reward_model import TokenScorer, end_scores
 
@@ -42,7 +43,7 @@ class RewardScorer:
             answer = answer[:-1]
         answer = [*answer, encoder.end_id]
         room = replace(encoder, max_length=encoder.max_length - len(answer))
-        fitted = next(room.encode([Sample(prompt, cue=cue)], "ppo", Counter()), None)
+        fitted = next(room.encode([Sample(prompt, cue=cue)], PPO, Counter()), None)
         return None if fitted is None else [*fitted["input_ids"], *answer]
 
     @torch.no_grad()

@@ -14,7 +14,8 @@ from rich.text import Text
 from transformers.utils.logging import disable_progress_bar
 
 from dschat.data.base import ASSISTANT, HUMAN
-from dschat.data.phases import collate_pairs
+from dschat.data.collate import collate_pairs
+from dschat.data.stages import REWARD
 from dschat.data.tokenise import Sample, TextEncoder
 from dschat.errors import UserError
 from dschat.models.checked import check_model
@@ -22,7 +23,7 @@ from dschat.models.reward_model import check_has_head, end_scores, load_token_sc
 
 ROW_LENGTH = 512
 SAMPLES = tuple(
-    Sample(prompt=f"{HUMAN}{question}{ASSISTANT}", chosen=f" {good}", rejected=f" {bad}", cue=ASSISTANT)
+    Sample(prompt=f"{HUMAN}{question}{ASSISTANT}", answers=(f" {good}", f" {bad}"), cue=ASSISTANT)
     for question, good, bad in (
         (
             "Please tell me about Mount Everest.",
@@ -56,7 +57,7 @@ def score_pairs(path: str, *, end_token: str | None) -> list[tuple[float, float]
         end_of_conversation=end_token,
         max_length=min(ROW_LENGTH, checked.num_positions or ROW_LENGTH),
     )
-    items = list(encoder.encode(SAMPLES, "reward", Counter()))
+    items = list(encoder.encode(SAMPLES, REWARD, Counter()))
     if len(items) < len(SAMPLES):
         raise UserError(
             f"{checked.path} takes rows of {encoder.max_length} tokens, for which these questions are too long"

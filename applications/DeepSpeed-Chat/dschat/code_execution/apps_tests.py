@@ -6,7 +6,6 @@ is compared here. So no program can read, patch or outlive its judge.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from dschat.code_execution.comparison import (
     text_difference,
     value_difference,
 )
+from dschat.code_execution.long_integers import digits, dump_json
 from dschat.code_execution.sandbox import Execution, Job, Limits, Sandbox, Status, open_sandbox
 
 RewardShape = Literal["published", "all_or_nothing"]
@@ -187,7 +187,7 @@ def read_tests(input_output: Mapping[str, Any]) -> AppsTests:
     if not isinstance(function, str) or not function.isidentifier():
         raise UnusableTests(f"the function's name is {function!r}, which is no name")
     arguments = (value if isinstance(value, list) else [value] for value in inputs)
-    return AppsTests(function, tuple(map(json.dumps, arguments)), tuple(outputs))
+    return AppsTests(function, tuple(map(dump_json, arguments)), tuple(outputs))
 
 
 def run_tests(
@@ -324,7 +324,9 @@ def _as_text(value: Any) -> str:
             return value
         case bool() | None | dict():
             raise UnusableTests(f"standard input and output must be text, not {type(value).__name__}")
-        case int() | float():
+        case int():
+            return digits(value)
+        case float():
             return str(value)
         case list():
             return "\n".join(map(_as_text, value))

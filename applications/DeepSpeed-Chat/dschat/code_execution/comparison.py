@@ -6,12 +6,13 @@ and nothing in them may raise here. Bytes are capped, parsed as text or JSON, an
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal, DecimalException
 from typing import Any, Literal
+
+from dschat.code_execution.long_integers import dump_json, load_untrusted_json
 
 Comparison = Literal["strict", "reference"]
 
@@ -61,13 +62,15 @@ def parse_result(output: bytes) -> Any:
 
     Args:
         output: JSON text; NaN and Infinity are read as Python writes them.
+    Returns:
+        The value; integers of very many digits come as Decimals.
     Raises:
-        MalformedOutput: no JSON, too deep, too long, or with numbers of too many digits.
+        MalformedOutput: no JSON, too deep or too long.
     """
     if len(output) > MAX_OUTPUT_BYTES:
         raise MalformedOutput(f"the result has more than {MAX_OUTPUT_BYTES} bytes of JSON")
     try:
-        return json.loads(output)
+        return load_untrusted_json(output)
     except RecursionError:
         raise MalformedOutput("the result is nested too deeply") from None
     except ValueError as error:
@@ -132,7 +135,7 @@ def _same_value(value: Any, expected: Any) -> bool:
         case bool() | None | str():
             return type(value) is type(expected) and value == expected
         case int() | float():
-            return type(value) in (int, float) and _same_json_number(value, expected)
+            return type(value) in (int, float, Decimal) and _same_json_number(value, expected)
         case list() | tuple():
             return (
                 isinstance(value, list)
@@ -148,7 +151,7 @@ def _same_value(value: Any, expected: Any) -> bool:
     return False
 
 
-def _same_json_number(value: int | float, expected: int | float) -> bool:
+def _same_json_number(value: int | float | Decimal, expected: int | float) -> bool:
     if isinstance(expected, int) or not (Decimal(value).is_finite() and math.isfinite(expected)):
         return value == expected or (value != value and expected != expected)
     return _close(Decimal(value), Decimal(expected))
@@ -160,8 +163,8 @@ def _cut(text: str) -> str:
 
 def _as_json(value: Any) -> str:
     try:
-        return json.dumps(value)
-    except (RecursionError, ValueError):
+        return dump_json(value)
+    except (RecursionError, TypeError, ValueError):
         return f"a {type(value).__name__} too large to show"
 
 

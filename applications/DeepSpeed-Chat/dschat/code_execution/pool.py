@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from dschat.code_execution.apps_tests import GradingRules, Outcome, TestReport
+from dschat.code_execution.long_integers import dump_json
 from dschat.code_execution.sandbox import Mode
 from dschat.errors import UserError
 
@@ -267,7 +268,7 @@ class _Worker:
         watchdog.daemon = True
         watchdog.start()
         try:
-            process.stdin.write(json.dumps(request).encode() + b"\n")
+            process.stdin.write(dump_json(request).encode() + b"\n")
             process.stdin.flush()
             line = process.stdout.readline()
         except (OSError, ValueError) as error:  # a broken pipe, or closed by another thread
@@ -316,4 +317,4 @@ def _is_reusable(future: Future[TestReport]) -> bool:
 
 
 def _key(program: str, tests: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([program, tests], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(dump_json([program, tests], sort_keys=True).encode()).hexdigest()

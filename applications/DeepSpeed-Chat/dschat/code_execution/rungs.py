@@ -21,8 +21,13 @@ from dschat.code_execution.python_files import (
 from dschat.code_execution.spare_user import SpareUser
 from dschat.code_execution.zygote_process import SandboxFault, Zygote
 
-_START = "import sys; sys.path.append({packages!r}); from dschat.code_execution.inside.zygote import main; main()"
+_START = (
+    "import sys; sys.dont_write_bytecode = True; library = sys.path[1:]; sys.path[:] = [*library, {packages!r}]; "
+    "from dschat.code_execution.inside.zygote import main; main(library)"
+)
+"""In place of options such as -B and -P, which programs would see in sys.flags."""
 _ENVIRONMENT = {
+    "LANG": "C.UTF-8",
     "PYTHONHASHSEED": "0",  # sets come out in the same order every time, so that a verdict can be repeated
     "OPENBLAS_NUM_THREADS": "1",
     "OMP_NUM_THREADS": "1",
@@ -118,7 +123,7 @@ def _starter(prefix: Sequence[str], settings: Settings) -> Callable[[], Zygote]:
 
     def command(control_fd: int) -> list[str]:
         words = json.dumps(asdict(replace(settings, control_fd=control_fd)))
-        return [*prefix, str(interpreter()), "-s", "-S", "-P", "-B", "-c", start, words]
+        return [*prefix, str(interpreter()), "-S", "-c", start, words]
 
     return lambda: Zygote(command, _ENVIRONMENT)
 

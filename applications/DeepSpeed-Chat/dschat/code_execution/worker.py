@@ -15,6 +15,7 @@ import sys
 from typing import Any, BinaryIO
 
 from dschat.code_execution.apps_tests import GradingRules, grade
+from dschat.code_execution.long_integers import load_json
 from dschat.code_execution.sandbox import open_sandbox
 from dschat.errors import UserError
 
@@ -37,7 +38,7 @@ def main() -> None:
     with sandbox:
         _answer(answers, {"sandbox": sandbox.description})
         while line := sys.stdin.buffer.readline():
-            request = json.loads(line)
+            request = load_json(line)
             _answer(answers, grade(request["program"], request["tests"], rules, sandbox).as_json())
 
 

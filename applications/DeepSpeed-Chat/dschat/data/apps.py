@@ -29,11 +29,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from dschat.code_execution.apps_tests import UnusableTests, read_tests
+from dschat.code_execution.long_integers import load_json
 from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.base import RawDataset, Row, wrapped
 from dschat.data.cache import content_key
 from dschat.data.sources import Source
-from dschat.data.splits import Phase
 
 _SCRIPT = "They run the program on standard input and read what it prints."
 
@@ -71,9 +71,9 @@ class Apps(RawDataset):
         """Key of the rows and the prompt's style."""
         return content_key({"rows": super().fingerprint(), "prompt_style": self._prompt_style})
 
-    def expand(self, row: Row, phase: Phase) -> Iterator[Row]:
-        """In SFT one sample for each solution; elsewhere the problem itself."""
-        solutions = _solutions(row["solutions"]) if phase == "sft" else []
+    def expand(self, row: Row) -> Iterator[Row]:
+        """The problem with each of its solutions; itself where it has none."""
+        solutions = _solutions(row["solutions"])
         if solutions:
             yield from ({**row, "solutions": [solution]} for solution in solutions)
         else:
@@ -148,7 +148,7 @@ def _json_object(value: Any) -> dict[str, Any]:
     """An object or its JSON text; {} for anything else."""
     if isinstance(value, str):
         try:
-            value = json.loads(value)
+            value = load_json(value)
         except ValueError:
             return {}
     return dict(value) if isinstance(value, dict) else {}

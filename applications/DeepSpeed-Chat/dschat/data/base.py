@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, ClassVar
 
 from datasets import Dataset, Features, LargeList, List, Value
@@ -13,7 +14,8 @@ from dschat.config.data import DataConfig, SplitBy
 from dschat.data.cache import content_key
 from dschat.data.column_hints import is_text, renaming_hint
 from dschat.data.sources import FileSource, Source
-from dschat.data.splits import Phase, grouped_parts, permutation_parts
+from dschat.data.splits import grouped_parts, permutation_parts
+from dschat.data.stages import Text
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -84,24 +86,24 @@ class RawDataset:
         columns = (*cls.prompt_columns, *cls.chosen_columns, *cls.rejected_columns, *cls.record_columns)
         return tuple(dict.fromkeys(columns))
 
-    def columns_for(self, phase: Phase | None) -> tuple[str, ...]:
-        """The columns that a step needs; the prompt's where no step is given."""
-        more: dict[Phase | None, tuple[str, ...]] = {
-            "sft": self.chosen_columns,
-            "reward": (*self.chosen_columns, *self.rejected_columns),
-            "ppo": self.record_columns,
+    def columns_for(self, texts: Sequence[Text]) -> tuple[str, ...]:
+        """The columns that the prompt and further texts need."""
+        columns_of: dict[Text, tuple[str, ...]] = {
+            "chosen": self.chosen_columns,
+            "rejected": self.rejected_columns,
+            "record": self.record_columns,
         }
-        return tuple(dict.fromkeys((*self.prompt_columns, *more.get(phase, ()))))
+        return tuple(dict.fromkeys((*self.prompt_columns, *chain.from_iterable(columns_of[text] for text in texts))))
 
-    def load(self, phase: Phase | None = None) -> RawSplits:
+    def load(self, texts: Sequence[Text] = ()) -> RawSplits:
         """Read the rows, and carve an evaluation split out of the train split where there is none.
 
         Args:
-            phase: the step whose columns must be there; the prompt's where none is given.
+            texts: what a row must offer besides its prompt, see `DataStage.texts`.
         Raises:
             UserError: not readable, a column is lacking or does not hold text, or a split holds no row.
         """
-        columns = self.columns_for(phase)
+        columns = self.columns_for(texts)
         flat_text = [name for name in columns if name not in self.untyped_columns and not set(name) & {".", "["}]
         splits = self.source.splits(flat_text)
         names = [name for name in self.evaluation_splits if name in splits]
@@ -173,8 +175,8 @@ class RawDataset:
             }
         )
 
-    def expand(self, row: Row, phase: Phase) -> Iterator[Row]:
-        """The samples that a row of the train split holds; itself, unless the class says otherwise."""
+    def expand(self, row: Row) -> Iterator[Row]:
+        """A row for each right answer that a row holds; itself, unless the class says otherwise."""
         yield row
 
     def prompt(self, row: Row) -> str | None:

@@ -43,15 +43,12 @@ class PairBatch:
     """[2B, L] int64."""
     attention_mask: Tensor
     """[2B, L] int64."""
-    response_start: Tensor
-    """[2B] int64, index of the first response token; rows b and b + B hold the same prompt and so the same index."""
 
     def to(self, device: torch.device | str) -> PairBatch:
         """The same batch on another device."""
         return PairBatch(
             input_ids=self.input_ids.to(device),
             attention_mask=self.attention_mask.to(device),
-            response_start=self.response_start.to(device),
         )
 
 

@@ -20,7 +20,7 @@ from dschat.checksums import file_sha256
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
 from dschat.data.compression import plain_suffix, read_unpacked
 from dschat.data.folders import is_data_file
-from dschat.data.phases import epoch_order
+from dschat.data.order import epoch_order
 from dschat.data.sources import HubSource, local_source
 from dschat.data.tokenise import TextEncoder
 from dschat.errors import UserError

@@ -9,26 +9,21 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 
 from dschat.config.data import DataConfig, SplitBy
 from dschat.errors import UserError
 
-Phase = Literal["sft", "reward", "ppo"]
 
-PHASES: tuple[Phase, ...] = ("sft", "reward", "ppo")
-
-
-def parse_proportions(text: str, *, phase: Phase | None = None) -> tuple[float, ...]:
+def parse_proportions(text: str, *, part: int | None = None) -> tuple[float, ...]:
     """Read a split such as "2,4,4": the proportions of steps 1, 2 and 3.
 
     Args:
         text: comma-separated numbers, at least one above 0; they need not sum to anything.
-        phase: where given, the split must have a part for this step.
+        part: where given, the split must have a part of this number, from 0.
     Raises:
-        UserError: not numbers, negative, not finite, all zero, or without a part for the step.
+        UserError: not numbers, negative, not finite, all zero, or without the part.
     """
     try:
         proportions = tuple(float(part) for part in text.split(","))
@@ -40,7 +35,7 @@ def parse_proportions(text: str, *, phase: Phase | None = None) -> tuple[float, 
         raise UserError(f'--data_split must hold finite numbers of at least 0, got "{text}"; the default is 2,4,4')
     if sum(proportions) == 0:
         raise UserError(f'--data_split must have a part above 0, got "{text}"; the default is 2,4,4')
-    needed = 1 if phase is None else PHASES.index(phase) + 1
+    needed = 1 if part is None else part + 1
     if len(proportions) < needed:
         raise UserError(
             f'--data_split "{text}" has {len(proportions)} parts, but this is step {needed}; '
@@ -97,36 +92,36 @@ def grouped_parts(groups: Sequence[str], proportions: Sequence[float], seed: int
     return [order[part_of_row == part] for part in range(len(proportions))]
 
 
-def phase_indices(
+def part_indices(
     num_rows: int,
-    phase: Phase,
+    part: int,
     *,
     data_split: str,
     seed: int,
     split_by: SplitBy = DataConfig.split_by,
     groups: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """The rows of one step.
+    """The rows of one part of the split.
 
     Args:
         num_rows: n, rows of the dataset.
-        phase: the step; part 0 of the split is for sft, 1 for reward, 2 for ppo.
+        part: its number, from 0.
         data_split: such as "2,4,4".
         seed: of the permutation.
-        split_by: "row" for the published split, "group" to keep the rows of a group in one step.
+        split_by: "row" for the published split, "group" to keep the rows of a group in one part.
         groups: the group of each row; needed for "group".
     Returns:
         [m] int64 row indices in permuted order.
     Raises:
         UserError: see `parse_proportions`.
     """
-    proportions = parse_proportions(data_split, phase=phase)
+    proportions = parse_proportions(data_split, part=part)
     if split_by == "group":
         assert groups is not None and len(groups) == num_rows
         parts = grouped_parts(groups, proportions, seed)
     else:
         parts = permutation_parts(num_rows, proportions, seed)
-    return parts[PHASES.index(phase)]
+    return parts[part]
 
 
 def _permutation(count: int, seed: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from transformers import PreTrainedTokenizerBase
 
-from dschat.data.splits import Phase
+from dschat.data.stages import DataStage
 from dschat.errors import UserError
 
 Count = Literal[
@@ -32,12 +32,12 @@ class Sample:
     """The texts of one row."""
 
     prompt: str | None
-    chosen: str | None = None
-    rejected: str | None = None
+    answers: tuple[str | None, ...] = ()
+    """Those that the stage learns from, the better one first."""
     cue: str = ""
     """End of the prompt that must not be cut."""
     record: str = "{}"
-    """JSON of the dataset's record, for PPO."""
+    """JSON of the dataset's record."""
     lacks_tests: bool = False
     """Whether tests are needed and there are none."""
 
@@ -52,7 +52,7 @@ class TextEncoder:
     end_id: int
     """The id that ends every answer."""
     max_length: int
-    """Most tokens of a row (of a prompt, in PPO)."""
+    """Most tokens of a row; of a prompt, where there are prompts alone."""
 
     @staticmethod
     def create(tokenizer: PreTrainedTokenizerBase, *, end_of_conversation: str | None, max_length: int) -> TextEncoder:
@@ -77,45 +77,38 @@ class TextEncoder:
             "max_length": self.max_length,
         }
 
-    def encode(self, samples: Sequence[Sample], phase: Phase, tally: Tally) -> Iterator[dict[str, Any]]:
-        """Tokenise samples for one step, counting in `tally` what becomes of them.
+    def encode(self, samples: Sequence[Sample], stage: DataStage, tally: Tally) -> Iterator[dict[str, Any]]:
+        """Tokenise samples for one stage, counting in `tally` what becomes of them.
 
         Yields:
-            sft: {"input_ids", "prompt_length"}; reward: {"chosen_ids", "rejected_ids", "prompt_length"};
-            ppo: {"input_ids", "record"}. Ids are lists of at most max_length ints.
+            rows as `stage.row` makes them; prompt and answer together are at most max_length ids.
         """
-        usable = [sample for sample in samples if not self._lacks_something(sample, phase, tally)]
+        usable = [sample for sample in samples if not self._lacks_something(sample, tally)]
         prompts = self._bodies([sample.prompt for sample in usable])
-        chosen = self._answers([sample.chosen for sample in usable]) if phase != "ppo" else [[]] * len(usable)
-        rejected = self._answers([sample.rejected for sample in usable]) if phase == "reward" else chosen
-        for sample, body, better, worse in zip(usable, prompts, chosen, rejected, strict=True):
-            fault = _fault(body, better, worse, phase)
+        columns = [self._answers([sample.answers[number] for sample in usable]) for number in range(len(stage.answers))]
+        for number, (sample, body) in enumerate(zip(usable, prompts, strict=True)):
+            answers = [column[number] for column in columns]
+            fault = _fault(body, answers)
             if fault is not None:
                 tally[fault] += 1
                 continue
             tally["longest_prompt"] = max(tally["longest_prompt"], len(self.prefix) + len(body))
-            prompt = self._fitted(sample, body, room=self.max_length - max(len(better), len(worse)))
+            prompt = self._fitted(sample, body, room=self.max_length - max(map(len, answers), default=0))
             if prompt is None:
                 tally["too_long"] += 1
                 continue
             tally["shortened_prompts"] += len(prompt) < len(self.prefix) + len(body)
             tally["kept"] += 1
-            if phase == "ppo":
-                yield {"input_ids": prompt, "record": sample.record}
-            elif phase == "sft":
-                yield {"input_ids": prompt + better, "prompt_length": len(prompt)}
-            else:
-                yield {"chosen_ids": prompt + better, "rejected_ids": prompt + worse, "prompt_length": len(prompt)}
+            yield stage.row(prompt, answers, record=sample.record)
 
     @staticmethod
-    def _lacks_something(sample: Sample, phase: Phase, tally: Tally) -> bool:
-        """Count the row, and say whether a text that the step needs is missing or blank, or its tests."""
+    def _lacks_something(sample: Sample, tally: Tally) -> bool:
+        """Count the row, and say whether a text that the stage needs is missing or blank, or its tests."""
         tally["rows"] += 1
         if not (sample.prompt or "").strip():
             tally["empty_prompts"] += 1
             return True
-        needed = {"sft": [sample.chosen], "reward": [sample.chosen, sample.rejected], "ppo": []}[phase]
-        if not all((text or "").strip() for text in needed):
+        if not all((text or "").strip() for text in sample.answers):
             tally["empty_responses"] += 1
             return True
         tally["without_tests"] += sample.lacks_tests
@@ -159,13 +152,13 @@ class TextEncoder:
         return answers
 
 
-def _fault(body: list[int], better: list[int], worse: list[int], phase: Phase) -> Count | None:
+def _fault(body: list[int], answers: Sequence[list[int]]) -> Count | None:
     """Why tokenised texts are of no use; an answer's ids end in the end id."""
     if not body:
         return "empty_prompts"
-    if phase != "ppo" and min(len(better), len(worse)) == 1:
+    if any(len(ids) == 1 for ids in answers):
         return "empty_responses"
-    return "equal_pairs" if phase == "reward" and better == worse else None
+    return "equal_pairs" if len(answers) > 1 and answers[0] == answers[1] else None
 
 
 def end_of_conversation_id(tokenizer: PreTrainedTokenizerBase, text: str | None) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -56,11 +56,12 @@ class HuggingFaceGenerator:
         """See Generator."""
         finite = FiniteLogits()
         processors: list[LogitsProcessor] = [self._real_tokens, finite]
-        own_numbers = seeds is not None and sampling.temperature > 0
         width = prompts.input_ids.shape[1]
-        if own_numbers:
+        draw = sampling.temperature > 0
+        if draw and seeds is not None:
             processors.append(RowSampler(sampling, seeds, prompt_width=width))
-        settings = self._settings(sampling, draw=sampling.temperature > 0 and not own_numbers)
+            draw = False
+        settings = self._settings(sampling, draw=draw)
         with self._model() as model:
             sequences = self._call(model, prompts, settings, processors)
         return Answers.from_tokens(sequences[:, width:], self._ends.stop, finite=finite.rows)
@@ -139,7 +140,7 @@ class HuggingFaceGenerator:
         )
 
     @contextmanager
-    def _model(self) -> Iterator[PreTrainedModel]:
+    def _model(self) -> Iterator[Any]:
         """The model with whole weights; for as long its own generation config says nothing.
 
         The library takes what a passed config leaves out from the model's, which a model folder's
@@ -158,13 +159,13 @@ class HuggingFaceGenerator:
                 yield model
             else:
                 with whole_weights(self._policy, gather=self._gather) as whole:
-                    yield whole
+                    yield cast(PreTrainedModel, whole)
         finally:
             model.generation_config = own
 
     def _call(
         self,
-        model: PreTrainedModel,
+        model: Any,
         prompts: PromptBatch,
         settings: GenerationConfig,
         processors: Sequence[LogitsProcessor],
@@ -174,8 +175,10 @@ class HuggingFaceGenerator:
         plain = model is self._policy
         if plain:
             prompts = prompts.to(model.device)
+        # the library types it for classes of its own alone
+        generate: Callable[..., Tensor] = getattr(model, "generate")  # noqa: B009
         with torch.no_grad():
-            return model.generate(
+            return generate(
                 input_ids=prompts.input_ids,
                 attention_mask=prompts.attention_mask,
                 generation_config=settings,

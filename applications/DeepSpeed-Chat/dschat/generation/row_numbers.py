@@ -8,6 +8,7 @@ many answers to that row come before; a token is read off the cumulative probabi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -40,7 +41,8 @@ class RowSampler(LogitsProcessor):
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """[B, V] scores that are 0 at each row's token and -inf elsewhere; input_ids is [B, P + tokens so far]."""
         step = input_ids.shape[1] - self._prompt_width
-        tokens = pick(self._warpers(input_ids, scores.float()), self._uniform[:, step].to(scores.device))
+        warped = self._warpers(cast(torch.LongTensor, input_ids), cast(torch.FloatTensor, scores.float()))
+        tokens = pick(warped, self._uniform[:, step].to(scores.device))
         return torch.full_like(scores, -torch.inf).scatter(-1, tokens[:, None], 0.0)
 
 

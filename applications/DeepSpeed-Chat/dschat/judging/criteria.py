@@ -1,4 +1,4 @@
-"""What a judge is asked, and how its reply is read.
+"""What a judge is asked.
 
 The criteria are the published ones: relevance, coherence, consistency and fluency for summaries (as in the DUC quality
 questions), helpfulness for dialogue, and for WebGPT's questions what its annotators were asked. The wording is ours.
@@ -7,14 +7,10 @@ questions), helpfulness for dialogue, and for WebGPT's questions what its annota
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass
-from typing import Literal
 
 from dschat.answering.dataset_names import short_name, unknown_dataset
-
-Choice = Literal["A", "B", "E"]
 
 _SUMMARY = """\
 You compare two summaries of the same text. Decide which one is better by these four criteria:
@@ -93,8 +89,6 @@ The order in which the answers are shown means nothing, and a longer answer is n
 )
 
 EMPTY_ANSWER = "(this answer is empty)"
-_LETTER = re.compile(r"""[\s"'*(\[]*([ABE])[\s"'*.)\]]*""")
-_FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -105,8 +99,6 @@ class Criteria:
     """With the fields prompt, first and second."""
     reminder: str
     """What is said after a reply that cannot be read."""
-    max_tokens: int
-    """Longest reply asked for."""
 
     def question(self, *, prompt: str, first: str, second: str) -> str:
         """The judge's whole message, for two answers in the order in which they are shown."""
@@ -120,21 +112,12 @@ class Criteria:
         return hashlib.sha256(self.template.encode()).hexdigest()[:8]
 
 
-@dataclass(frozen=True)
-class Reply:
-    """A reply that could be read."""
-
-    choice: Choice
-    comment: str | None
-    """The judge's comparison, where it gave one."""
-
-
 _LETTER_REMINDER = "That was not a verdict. Reply with one letter: A, B or E."
 _JSON_REMINDER = "That was not a verdict. " + _JSON_REPLY
 _CRITERIA = {
-    "summarize": Criteria(_SUMMARY, _LETTER_REMINDER, max_tokens=16),
-    "hh-rlhf": Criteria(_DIALOGUE, _JSON_REMINDER, max_tokens=512),
-    "webgpt": Criteria(_QUESTION, _JSON_REMINDER, max_tokens=512),
+    "summarize": Criteria(_SUMMARY, _LETTER_REMINDER),
+    "hh-rlhf": Criteria(_DIALOGUE, _JSON_REMINDER),
+    "webgpt": Criteria(_QUESTION, _JSON_REMINDER),
 }
 _CRITERIA["pydoc-tldr"] = _CRITERIA["summarize"]
 
@@ -145,35 +128,6 @@ def find_criteria(dataset: str) -> Criteria:
     if name not in _CRITERIA:
         raise unknown_dataset(dataset, tuple(_CRITERIA))
     return _CRITERIA[name]
-
-
-def parse_reply(text: str) -> Reply | None:
-    """Read a verdict: one letter, or a JSON object with `comparison` and `choice`; None for anything else.
-
-    Around a letter, white space, quotes, brackets, asterisks and a full stop are allowed; around an object, one code
-    fence.
-    """
-    letter = _LETTER.fullmatch(text)
-    if letter:
-        return Reply(_choice(letter.group(1)), None)
-    fenced = _FENCE.fullmatch(text.strip())
-    try:
-        value = json.loads(fenced.group(1) if fenced else text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict):
-        return None
-    comparison, choice = value.get("comparison"), value.get("choice")
-    if not isinstance(comparison, str) or not isinstance(choice, str) or choice.strip() not in ("A", "B", "E"):
-        return None
-    return Reply(_choice(choice.strip()), comparison)
-
-
-def _choice(letter: str) -> Choice:
-    match letter:
-        case "A" | "B" | "E":
-            return letter
-    raise ValueError(f"no choice: {letter!r}")
 
 
 def _shown(answer: str) -> str:

@@ -10,8 +10,10 @@ import argparse
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from dschat.answering.console import progress_bar, set_up_logging, show
 from dschat.answering.dataset_names import short_name
@@ -28,13 +30,21 @@ from dschat.judging.pairwise import (
     questions,
     write_summary,
 )
+from dschat.judging.redaction import printable, shown_url
 from dschat.judging.tally import summary_text
-from dschat.judging.verdicts import REWARD_MODEL, Contest, Order, Verdict, VerdictFile
+from dschat.judging.verdicts import REWARD_MODEL, Contest, Order, Verdict, VerdictFile, newest
 
 logger = logging.getLogger(__name__)
 
 PUBLISHED_JUDGE = "gpt-4o-2024-05-13"
 KEY_VARIABLE = "OPENAI_API_KEY"
+URL_VARIABLE = "OPENAI_BASE_URL"
+MAX_TOKENS = 4096
+"""Thinking takes a judge hundreds to a few thousand tokens; and the published judge writes no more than these, so that
+a higher limit is refused."""
+UNREADABLE_IN_A_ROW = 5
+"""Replies without a verdict after which one of them is shown."""
+SHOWN_CHARACTERS = 200
 UNFINISHED_STATUS = 75
 """Exit status (EX_TEMPFAIL) where a rerun can get verdicts that are missing now."""
 INTERRUPTED_STATUS = 130
@@ -69,7 +79,19 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     add("--seed", type=int, default=42, help="of --order random (default: 42)")
     add("--concurrency", type=int, default=8, help="requests under way at a time (default: 8)")
     add("--timeout", type=float, default=60.0, help="seconds until a request is given up (default: 60)")
+    add(
+        "--max_tokens",
+        type=int,
+        default=MAX_TOKENS,
+        help="longest reply, thinking included; a judge that does not think uses and costs a fraction of it "
+        f"(default: {MAX_TOKENS})",
+    )
     add("--max_retries", type=int, default=6, help="further attempts after 429, 5xx, timeouts (default: 6)")
+    add(
+        "--retry_unparsable",
+        action="store_true",
+        help="ask again where an earlier run got a reply without a verdict, or the server refused the question",
+    )
     add("--max_requests", type=int, metavar="N", help="make no more than N requests in this run")
     found = parser.parse_args(argv)
     _check(found)
@@ -77,7 +99,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def _check(found: argparse.Namespace) -> None:
-    for name, least in (("concurrency", 1), ("max_retries", 0), ("max_requests", 0), ("num_sample", 1)):
+    least_values = {"concurrency": 1, "max_tokens": 1, "max_retries": 0, "max_requests": 0, "num_sample": 1}
+    for name, least in least_values.items():
         value = getattr(found, name)
         if value is not None and value < least:
             raise UserError(f"--{name} must be at least {least}, got {value}")
@@ -109,9 +132,15 @@ def main() -> None:
     order: Order = "fixed" if by_reward else arguments.order
     with VerdictFile(arguments.output, contest, pairs) as file:
         asked = questions(pairs, contest, order=order, seed=arguments.seed)
+        todo = missing(asked, file.verdicts, retry_unparsable=arguments.retry_unparsable)
+        if len(todo) < len(asked):
+            logger.info("%d of %d verdicts are there already", len(asked) - len(todo), len(asked))
         status = 0
+        mistake: UserError | None = None
         try:
-            judge_missing(file, asked, judge, criteria, concurrency=arguments.concurrency)
+            judge_all(file, todo, judge, criteria, concurrency=arguments.concurrency)
+        except UserError as error:
+            mistake = error
         except BudgetUsedUp:
             logger.warning("--max_requests %d is used up; run the same command again to go on", arguments.max_requests)
         except KeyboardInterrupt:
@@ -119,27 +148,33 @@ def main() -> None:
             status = INTERRUPTED_STATUS
         summary = write_summary(file, pairs, arguments.output)
     show(summary_text(summary))
+    if mistake is not None:
+        raise mistake
     if status == 0 and (summary.pending or (summary.failed_verdicts and judge is not None)):
         status = UNFINISHED_STATUS
+    if status == 0 and summary.judged == 0:
+        raise UserError(f"no pair could be judged: {_why_none(newest(file.verdicts))}")
     sys.exit(status)
 
 
-def judge_missing(
-    file: VerdictFile, asked: list[Question], judge: OpenAIJudge | None, criteria: Criteria, *, concurrency: int
+def judge_all(
+    file: VerdictFile, todo: list[Question], judge: OpenAIJudge | None, criteria: Criteria, *, concurrency: int
 ) -> None:
-    """Ask for every verdict that the file lacks; without a judge the reward model's scores decide.
+    """Ask for verdicts and put them into the file; without a judge the reward model's scores decide.
 
     Raises:
         BudgetUsedUp, KeyboardInterrupt, UserError: the run ended early; what was answered is in the file.
     """
-    todo = missing(asked, file.verdicts)
-    if len(todo) < len(asked):
-        logger.info("%d of %d verdicts are there already", len(asked) - len(todo), len(asked))
-    with progress_bar("judging", len(asked), done=len(asked) - len(todo)) as advance:
+    unreadable = 0
+    with progress_bar("judging", len(todo)) as advance:
 
         def record(verdict: Verdict) -> None:
+            nonlocal unreadable
             file.append(verdict)
             advance(1)
+            unreadable = unreadable + 1 if verdict.status == "unparsable" else 0
+            if unreadable == UNREADABLE_IN_A_ROW:
+                logger.warning("%d replies in a row hold no verdict: %s", unreadable, _what_was_said(verdict))
 
         if judge is None:
             for question in todo:
@@ -149,25 +184,57 @@ def judge_missing(
             ask_all(todo, ask, record, concurrency=concurrency, stop=judge.stop)
 
 
+def _what_was_said(verdict: Verdict) -> str:
+    """Why a reply could not be read, and its beginning."""
+    said = printable(verdict.replies[-1][:SHOWN_CHARACTERS]) if verdict.replies else ""
+    return f"{verdict.problem}; the judge said: '{said}'; expected A, B or E"
+
+
+def _why_none(verdicts: Sequence[Verdict]) -> str:
+    """Why no pair has a verdict in each order, from one question without."""
+    verdict = next(verdict for verdict in verdicts if verdict.status != "judged")
+    if verdict.status == "unparsable":
+        return f"{_what_was_said(verdict)}; pass another --judge_model, then --retry_unparsable or another --output"
+    return f"{verdict.problem}"
+
+
 def open_judge(arguments: argparse.Namespace) -> OpenAIJudge:
     """The judge that the flags describe.
 
     Raises:
-        UserError: there is no key, or the client is not installed.
+        UserError: there is no key, it or the server's address cannot be one, or the client is not installed.
     """
     if arguments.sk:
         logger.warning("--sk shows the API key to everybody who can list processes; set %s instead", KEY_VARIABLE)
-    key = arguments.sk or os.environ.get(KEY_VARIABLE)
-    if not key and arguments.base_url is None:
+    key = (arguments.sk or os.environ.get(KEY_VARIABLE) or "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(f"the API key holds characters that no key can have; set {KEY_VARIABLE} again")
+    base_url = arguments.base_url or os.environ.get(URL_VARIABLE) or None
+    if base_url is not None:
+        _check_url(base_url)
+    if base_url is not None and arguments.base_url is None:
+        logger.info("questions go to %s, as %s says", shown_url(base_url), URL_VARIABLE)
+    if not key and base_url is None:
         raise UserError(
             f"there is no API key; set {KEY_VARIABLE}, name your own server with --base_url, or let the rewards in the "
             f"files decide with --judge {REWARD_MODEL}"
         )
     return OpenAIJudge(
         model=arguments.judge_model,
-        api_key=key or "none",
-        base_url=arguments.base_url,
+        api_key=key or None,
+        base_url=base_url,
         timeout=arguments.timeout,
+        max_tokens=arguments.max_tokens,
         max_retries=arguments.max_retries,
         budget=Budget(arguments.max_requests),
     )
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise UserError("--base_url is no address of a server; pass one such as http://localhost:8000/v1")

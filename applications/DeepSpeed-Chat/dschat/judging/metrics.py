@@ -21,6 +21,7 @@ from dschat.answering.appended_file import write_whole
 from dschat.answering.console import set_up_logging, show
 from dschat.answering.dataset_names import HUB_NAMES
 from dschat.answering.results import Result, read_results
+from dschat.data.stages import SFT
 from dschat.errors import UserError
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
@@ -93,7 +94,7 @@ def find_references(path: str, *, data_format: str | None, cache_dir: Path) -> d
 
     dataset = find_raw_dataset(path, data_format=data_format, seed=SHUFFLE_SEED, cache_dir=cache_dir)
     references: dict[str, list[str]] = defaultdict(list)
-    for row in dataset.load("sft").evaluation:
+    for row in dataset.load(SFT.texts).evaluation:
         prompt, chosen = dataset.prompt(row), dataset.chosen(row)
         if prompt and chosen:
             references[prompt].append(chosen)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dschat.answering.journal import settings_path
 from dschat.answering.results import Result, read_results
 from dschat.errors import UserError
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 Side = Literal["A", "B"]
 
+SAMPLED = "-sampled"
+"""At the end of the name of a file with some rows of another."""
 LONG_ANSWER = 20_000
 """Characters from which an answer is mentioned: a judge is paid by length."""
 
@@ -26,7 +29,7 @@ class Pair:
     """One prompt with an answer of each model."""
 
     row: int
-    """Number of the row in both files, from 0."""
+    """Number of the row in A's file, from 0."""
     prompt: str
     a: Result
     b: Result
@@ -50,6 +53,9 @@ def other(side: Side) -> Side:
 def load_pairs(path_a: Path, path_b: Path, *, num_sample: int, flags: tuple[str, str]) -> list[Pair]:
     """The first `num_sample` rows of two result files.
 
+    Where a file repeats prompts, as the dataset's own answers (--ref-scores) do, and the rows do not lie side by side,
+    each prompt counts once, with its first answers, and one file's prompts must all be in the other.
+
     Args:
         path_a: result file of model A.
         path_b: of model B, with the same prompts in the same order.
@@ -64,16 +70,42 @@ def load_pairs(path_a: Path, path_b: Path, *, num_sample: int, flags: tuple[str,
     answers_b = read_results(path_b, flag=flags[1])
     if path_a.resolve() == path_b.resolve():
         raise UserError(f"--{flags[0]} and --{flags[1]} are the same file {path_a}; pass two models' results")
-    _check_aligned(path_a, path_b, answers_a, answers_b)
-    pairs = [
-        Pair(row, a.prompt, a, b)
-        for row, (a, b) in enumerate(zip(answers_a, answers_b, strict=True))
-        if row < num_sample
-    ]
+    pairs = _by_prompt(answers_a, answers_b)
+    if pairs is None:
+        _check_aligned(path_a, path_b, answers_a, answers_b)
+        pairs = [Pair(row, a.prompt, a, b) for row, (a, b) in enumerate(zip(answers_a, answers_b, strict=True))]
+    else:
+        logger.info("%d prompts are in both files, some several times: the first answers to each count", len(pairs))
     if len(pairs) < num_sample:
-        logger.info("the files have %d rows, fewer than --num_sample %d: all are used", len(pairs), num_sample)
+        logger.info("the files have %d pairs, fewer than --num_sample %d: all are used", len(pairs), num_sample)
+    pairs = pairs[:num_sample]
     _mention_odd_answers(pairs)
     return pairs
+
+
+def made_by(path: Path) -> str | None:
+    """The model that wrote a result file, or the file that it is a sample of, as `<file>.run.json` says; else None."""
+    for file in (path, path.with_name(path.stem.removesuffix(SAMPLED) + path.suffix)):
+        try:
+            settings = json.loads(settings_path(file).read_bytes())["settings"]
+            model = "the dataset's own answers" if settings.get("ref_scores") else settings["model"]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):  # missing, or written by something else
+            continue
+        if isinstance(model, str):
+            return model
+    return None
+
+
+def _by_prompt(a: Sequence[Result], b: Sequence[Result]) -> list[Pair] | None:
+    """Each prompt's first answers; None where rows lie side by side, none is repeated, or prompts are missing."""
+    prompts = [[result.prompt for result in results] for results in (a, b)]
+    if prompts[0] == prompts[1] or all(len(set(each)) == len(each) for each in prompts):
+        return None
+    first_a, first_b = ({prompt: row for row, prompt in reversed(list(enumerate(each)))} for each in prompts)
+    shared = first_a.keys() & first_b.keys()
+    if len(shared) < min(len(first_a), len(first_b)):
+        return None
+    return [Pair(row, a[row].prompt, a[row], b[first_b[a[row].prompt]]) for row in sorted(first_a[p] for p in shared)]
 
 
 def _check_aligned(path_a: Path, path_b: Path, a: Sequence[Result], b: Sequence[Result]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 from dschat.answering.appended_file import write_whole
 from dschat.errors import UserError
 from dschat.judging.criteria import Criteria
-from dschat.judging.judges import Answer, BudgetUsedUp, OpenAIJudge, Stopped
-from dschat.judging.pairs import Pair, Side, other
+from dschat.judging.judges import Answer, OpenAIJudge, Stopped
+from dschat.judging.pairs import Pair, Side, made_by, other
 from dschat.judging.tally import Summary, summarize
 from dschat.judging.verdicts import (
     Contest,
@@ -66,10 +66,20 @@ def _first_sides(pair: Pair, order: Order, seed: int) -> tuple[Side, ...]:
             return ("A",)
 
 
-def missing(asked: Sequence[Question], verdicts: Sequence[Verdict]) -> list[Question]:
-    """The questions without a verdict. What could not be read was paid for and stays; what failed is asked again."""
-    settled = {verdict.key for verdict in newest(verdicts) if verdict.status != "failed"}
-    return [question for question in asked if question.key not in settled]
+def missing(
+    asked: Sequence[Question], verdicts: Sequence[Verdict], *, retry_unparsable: bool = False
+) -> list[Question]:
+    """The questions to ask.
+
+    Args:
+        asked: every question of the comparison.
+        verdicts: what is known. What failed is asked again; what could not be read was paid for, and what was refused
+            will be refused again.
+        retry_unparsable: ask again for those two as well.
+    """
+    settled = {"judged"} if retry_unparsable else {"judged", "unparsable", "refused"}
+    known = {verdict.key for verdict in newest(verdicts) if verdict.status in settled}
+    return [question for question in asked if question.key not in known]
 
 
 def judge_by_reward(question: Question) -> Verdict:
@@ -80,8 +90,21 @@ def judge_by_reward(question: Question) -> Verdict:
     return _verdict(question, winner="Tie" if a == b else "A" if a > b else "B")
 
 
+class RunEnded(Exception):
+    """A verdict that could not be had, for a reason that every other question would meet too."""
+
+    def __init__(self, verdict: Verdict, reason: UserError) -> None:
+        super().__init__(str(reason))
+        self.verdict, self.reason = verdict, reason
+
+
 def judge_by_model(question: Question, *, judge: OpenAIJudge, criteria: Criteria) -> Verdict:
-    """A language model's verdict. Two equal answers are a tie and nobody is asked. See `OpenAIJudge.ask` for errors."""
+    """A language model's verdict. Two equal answers are a tie and nobody is asked.
+
+    Raises:
+        RunEnded: the judge answers no question.
+        BudgetUsedUp, Stopped: see `OpenAIJudge.ask`.
+    """
     pair = question.pair
     if pair.a.response == pair.b.response:
         return _verdict(question, winner="Tie", comment="the answers are the same")
@@ -91,21 +114,18 @@ def judge_by_model(question: Question, *, judge: OpenAIJudge, criteria: Criteria
         first=pair.answer(question.first).response,
         second=pair.answer(other(question.first)).response,
     )
-    return _from_answer(question, answer)
+    verdict = _from_answer(question, answer)
+    if answer.ends_run is not None:
+        raise RunEnded(verdict, answer.ends_run)
+    return verdict
 
 
 def _from_answer(question: Question, answer: Answer) -> Verdict:
     reply = answer.reply
-    if reply is None:
-        return Verdict(
-            question.key, question.pair, question.first, question.order,
-            status="unparsable" if answer.reachable else "failed", winner=None, replies=answer.replies,
-            problem=answer.problem, requests=answer.requests,
-        )  # fmt: skip
     return Verdict(
-        question.key, question.pair, question.first, question.order, status="judged",
-        winner=winner_of(reply.choice, question.first), replies=answer.replies, comment=reply.comment,
-        requests=answer.requests,
+        question.key, question.pair, question.first, question.order, status=answer.status,
+        winner=winner_of(reply.choice, question.first) if reply else None, replies=answer.replies,
+        comment=reply.comment if reply else None, problem=answer.problem, requests=answer.requests,
     )  # fmt: skip
 
 
@@ -129,8 +149,8 @@ def ask_all(
 ) -> None:
     """Ask several questions at a time, recording each verdict as it comes.
 
-    Where something ends the run (a used-up budget, a refused key, Ctrl-C), requests under way are waited for and
-    recorded, because they are paid for; then it is raised.
+    Where something ends the run (a used-up budget, a refused key, Ctrl-C, a fault of our own), requests under way are
+    waited for and recorded, because they are paid for; then it is raised.
 
     Args:
         asked: the questions.
@@ -168,12 +188,18 @@ def ask_all(
 
 
 def _record(future: Future[Verdict], record: Callable[[Verdict], None]) -> Exception | None:
-    """Record a verdict; what ends the run is returned instead."""
-    try:
-        verdict = future.result()
-    except (UserError, BudgetUsedUp, Stopped) as error:
-        return error
-    record(verdict)
+    """Record a verdict; what ends the run is returned."""
+    error = future.exception()
+    match error:
+        case None:
+            record(future.result())
+        case RunEnded(verdict=verdict, reason=reason):
+            record(verdict)
+            return reason
+        case Stopped():  # by what ends the run in another thread
+            return None
+        case Exception():
+            return error
     return None
 
 
@@ -193,6 +219,8 @@ def write_summary(file: VerdictFile, pairs: Sequence[Pair], output: Path) -> Sum
         dataset=contest.dataset,
         judge=contest.judge,
         num_pairs=len(pairs),
+        made_by_a=made_by(Path(contest.model_a)),
+        made_by_b=made_by(Path(contest.model_b)),
     )
     write_whole(summary_path(output), json.dumps(summary.to_json(), indent=2) + "\n")
     return summary

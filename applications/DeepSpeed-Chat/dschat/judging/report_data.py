@@ -11,10 +11,9 @@ from typing import Any
 from dschat.answering.results import Result, finite, read_result_rows
 from dschat.data.json_rows import read_json_rows
 from dschat.errors import UserError
+from dschat.judging.pairs import SAMPLED
 from dschat.judging.tally import PairOutcome, Summary, pair_outcomes, summarize
 from dschat.judging.verdicts import Verdict, parse_verdicts
-
-SAMPLED = "-sampled"
 
 
 @dataclass(frozen=True)

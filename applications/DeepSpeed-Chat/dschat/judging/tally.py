@@ -47,6 +47,9 @@ class Summary:
 
     model_a: str
     model_b: str
+    made_by_a: str | None
+    """The model that wrote A's answers, as the file beside them says; None where nothing says."""
+    made_by_b: str | None
     dataset: str
     judge: str
     pairs: int
@@ -54,11 +57,12 @@ class Summary:
     judged: int
     """Pairs with a verdict in every order."""
     failed: int
-    """Pairs with a verdict that could not be read or not be had."""
+    """Pairs with a verdict that could not be read, was refused, or could not be had."""
     pending: int
     """Pairs not asked about yet."""
     win_rate: float | None
-    """(wins + ties / 2) / judged."""
+    """(wins + ties / 2) / judged; None where fewer than half of the pairs that were tried could be judged, as those
+    are not a fair sample of all."""
     interval: tuple[float, float] | None
     """95 % bootstrap interval of the win rate, over pairs."""
     wins: int
@@ -80,6 +84,7 @@ class Summary:
     reward_agreement: float | None
     """Share of the pairs won by one side in which the winner also has the higher reward."""
     unparsable_verdicts: int
+    refused_verdicts: int
     failed_verdicts: int
     requests: int
     """HTTP requests recorded in the file, of all runs."""
@@ -113,7 +118,15 @@ def _outcome(row: int, verdicts: tuple[Verdict, ...]) -> PairOutcome:
 
 
 def summarize(
-    verdicts: Sequence[Verdict], *, model_a: str, model_b: str, dataset: str, judge: str, num_pairs: int
+    verdicts: Sequence[Verdict],
+    *,
+    model_a: str,
+    model_b: str,
+    dataset: str,
+    judge: str,
+    num_pairs: int,
+    made_by_a: str | None = None,
+    made_by_b: str | None = None,
 ) -> Summary:
     """Count everything.
 
@@ -124,31 +137,36 @@ def summarize(
         dataset: short name.
         judge: who gave the verdicts; agreement with the reward model means nothing where it is the judge itself.
         num_pairs: pairs that were to be judged.
+        made_by_a: the model that wrote A's results, where that is known.
+        made_by_b: B's.
     """
     outcomes = pair_outcomes(verdicts)
     judged = [outcome for outcome in outcomes if outcome.state == "judged"]
     failed = sum(outcome.state == "failed" for outcome in outcomes)
     all_judged = _count(judged)
     agreeing = _count([outcome for outcome in judged if outcome.agreed])
+    enough = len(judged) >= failed
     last = newest(verdicts)
     shown = Counter(_position(verdict) for verdict in last if verdict.status == "judged" and verdict.replies)
     return Summary(
         model_a=model_a,
         model_b=model_b,
+        made_by_a=made_by_a,
+        made_by_b=made_by_b,
         dataset=dataset,
         judge=judge,
         pairs=num_pairs,
         judged=len(judged),
         failed=failed,
         pending=num_pairs - len(judged) - failed,
-        win_rate=win_rate(all_judged),
-        interval=bootstrap_interval(all_judged),
+        win_rate=win_rate(all_judged) if enough else None,
+        interval=bootstrap_interval(all_judged) if enough else None,
         wins=all_judged.wins,
         ties=all_judged.ties,
         losses=all_judged.losses,
         disagreeing=sum(not outcome.agreed for outcome in judged),
         agreeing_only=agreeing,
-        win_rate_agreeing_only=win_rate(agreeing),
+        win_rate_agreeing_only=win_rate(agreeing) if enough else None,
         position_bias=_share(shown["first"], shown["first"] + shown["second"]),
         shown_first_chosen=shown["first"],
         shown_second_chosen=shown["second"],
@@ -156,6 +174,7 @@ def summarize(
         length_bias=_length_bias(judged),
         reward_agreement=None if judge == REWARD_MODEL else _reward_agreement(judged),
         unparsable_verdicts=sum(verdict.status == "unparsable" for verdict in last),
+        refused_verdicts=sum(verdict.status == "refused" for verdict in last),
         failed_verdicts=sum(verdict.status == "failed" for verdict in last),
         requests=sum(verdict.requests for verdict in verdicts),
     )
@@ -219,12 +238,17 @@ def _share(part: float, whole: float) -> float | None:
 def summary_text(summary: Summary) -> str:
     """The summary as lines for a terminal."""
     agreeing = summary.agreeing_only
-    interval = "" if summary.interval is None else f"  (95 % interval {_spelled(summary.interval)})"
+    rate = _percent(summary.win_rate)
+    if summary.interval is not None:
+        rate += f"  (95 % interval {_spelled(summary.interval)})"
+    elif summary.failed:
+        tried = summary.judged + summary.failed
+        rate = f"not given: only {summary.judged} of the {tried} pairs that were tried could be judged"
     lines = [
-        f"A: {summary.model_a}",
-        f"B: {summary.model_b}",
+        f"A: {summary.model_a}{_in_brackets(summary.made_by_a)}",
+        f"B: {summary.model_b}{_in_brackets(summary.made_by_b)}",
         f"{summary.dataset}, judged by {summary.judge}",
-        f"win rate of A        {_percent(summary.win_rate)}{interval}",
+        f"win rate of A        {rate}",
         f"wins/ties/losses     {summary.wins}/{summary.ties}/{summary.losses}; a pair whose orders disagree is a tie",
         f"  without those {summary.disagreeing:4d}  {agreeing.wins}/{agreeing.ties}/{agreeing.losses}, win rate "
         f"{_percent(summary.win_rate_agreeing_only)}",
@@ -232,10 +256,14 @@ def summary_text(summary: Summary) -> str:
         f"length bias          {_percent(summary.length_bias)} of won pairs went to the longer answer (50 %: none)",
         f"agrees with reward   {_percent(summary.reward_agreement)} of won pairs",
         f"pairs                {summary.judged} judged, {summary.failed} failed, {summary.pending} pending of "
-        f"{summary.pairs}; verdicts unparsable {summary.unparsable_verdicts}, failed {summary.failed_verdicts}; "
-        f"{summary.requests} requests",
+        f"{summary.pairs}; verdicts unparsable {summary.unparsable_verdicts}, refused {summary.refused_verdicts}, "
+        f"failed {summary.failed_verdicts}; {summary.requests} requests",
     ]
     return "\n".join(lines)
+
+
+def _in_brackets(name: str | None) -> str:
+    return f" ({name})" if name else ""
 
 
 def _percent(share: float | None) -> str:

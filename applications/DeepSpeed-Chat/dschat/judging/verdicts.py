@@ -18,7 +18,7 @@ from dschat.errors import UserError
 from dschat.judging.pairs import Pair, Side, other
 
 Winner = Literal["A", "B", "Tie"]
-Status = Literal["judged", "unparsable", "failed"]
+Status = Literal["judged", "unparsable", "refused", "failed"]
 Order = Literal["both", "random", "fixed"]
 
 REWARD_MODEL = "reward-model"
@@ -37,7 +37,8 @@ class Verdict:
     order: Order
     """How it was chosen; with "both" a pair needs a verdict in each order."""
     status: Status
-    """unparsable: the judge replied, but with no verdict. failed: no reply could be had."""
+    """unparsable: the judge replied, but with no verdict. refused: the server will not answer this question, however
+    often it is asked. failed: no reply could be had this time."""
     winner: Winner | None
     """None unless judged."""
     replies: tuple[str, ...] = ()
@@ -93,16 +94,22 @@ class Contest:
 
 
 def contest_of(row: Mapping[str, Any]) -> Contest:
-    """The contest that a record belongs to; KeyError or TypeError where it is no verdict."""
-    names = ("model_a", "model_b", "dataset", "judge", "template")
-    if not all(isinstance(row[name], str) for name in names):
+    """The contest that a record belongs to; KeyError, TypeError or ValueError where it is no verdict."""
+    names = [row[name] for name in ("model_a", "model_b", "dataset", "judge", "template")]
+    if not all(isinstance(name, str) for name in names):
         raise TypeError("a name is not text")
-    return Contest(*(row[name] for name in names))
+    if any("\0" in name for name in names):
+        raise ValueError("a name that no file can have")
+    return Contest(*names)
 
 
 def verdict_of(row: Mapping[str, Any]) -> Verdict:
-    """The verdict in a record; KeyError, TypeError or ValueError where it is none."""
+    """The verdict in a record; KeyError, TypeError, ValueError or OverflowError where it is none."""
     contest = contest_of(row)
+    texts = [row["key"], row["prompt"], row[contest.model_a], row[contest.model_b], *row["replies"]]
+    texts += [text for text in (row.get("comment"), row["problem"]) if text is not None]
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("a text is none")
     answers = [
         Result(row["prompt"], row[model], finite(row[f"{model}_reward_score"]))
         for model in (contest.model_a, contest.model_b)
@@ -139,7 +146,7 @@ def parse_verdicts(rows: Iterable[Mapping[str, Any]], *, source: str) -> tuple[C
         try:
             found = contest_of(row)
             verdicts.append(verdict_of(row))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{source}: row {number} is no verdict of gpt4-eval.py or human-eval.py") from error
         if contest is not None and found != contest:
             raise UserError(f"{source}: row {number} is of another comparison or judge than the rows before it")

@@ -76,6 +76,12 @@ def enable_gradient_checkpointing(model: PreTrainedModel) -> None:
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
+def for_inference(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """The same model on a device, in eval mode."""
+    torch.nn.Module.to(model, device)
+    return model.eval()
+
+
 def position_ids(attention_mask: Tensor) -> Tensor:
     """Position of each token among the real ones, [B, L] int64; padding on either side changes nothing for them."""
     return (attention_mask.long().cumsum(dim=-1) - 1).clamp_min(0)
@@ -83,7 +89,7 @@ def position_ids(attention_mask: Tensor) -> Tensor:
 
 @cache
 def _takes_position_ids(model_class: type) -> bool:
-    return "position_ids" in inspect.signature(model_class.forward).parameters
+    return "position_ids" in inspect.signature(getattr(model_class, "forward")).parameters  # noqa: B009
 
 
 def positional_inputs(model_class: type, attention_mask: Tensor) -> dict[str, Tensor]:

@@ -231,7 +231,7 @@ def _unquantized(model: PreTrainedModel) -> PreTrainedModel:
     del config.quantization_config
     with init_empty_weights():
         shape = type(model)(config)
-    shape.to(dtype=model.dtype)
+    nn.Module.to(shape, model.dtype)
     if model.can_generate():
         shape.generation_config = model.generation_config
     return shape

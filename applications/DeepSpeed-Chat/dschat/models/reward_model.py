@@ -30,10 +30,11 @@ class TokenScorer(nn.Module):
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Scores [B, L] float32 of tokens input_ids [B, L] under attention_mask [B, L] (1 on real tokens)."""
-        backbone = self.model.base_model
+        backbone = self.model.get_submodule(self.model.base_model_prefix)
         inputs = positional_inputs(type(backbone), attention_mask)
         hidden = backbone(input_ids=input_ids, use_cache=False, **inputs).last_hidden_state
-        return self.model.score(hidden).squeeze(-1).float()
+        scores: Tensor = self.model.get_submodule("score")(hidden)
+        return scores.squeeze(-1).float()
 
 
 def load_token_scorer(

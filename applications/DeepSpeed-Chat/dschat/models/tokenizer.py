@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +84,11 @@ def load_tokenizer(
     return tokenizer
 
 
+def text_of(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], *, special_tokens: bool = False) -> str:
+    """The text of token ids, without special tokens unless they are asked for."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=not special_tokens))
+
+
 def end_of_conversation_text(tokenizer: PreTrainedTokenizerBase, token: str | None) -> str:
     """The text of the token that ends an answer."""
     return str(tokenizer.eos_token) if token in (None, SENTINEL_NONE) else str(token)
@@ -90,7 +96,9 @@ def end_of_conversation_text(tokenizer: PreTrainedTokenizerBase, token: str | No
 
 def end_of_conversation_id(tokenizer: PreTrainedTokenizerBase, token: str | None) -> int:
     """The id of the token that ends an answer."""
-    return int(tokenizer.convert_tokens_to_ids(end_of_conversation_text(tokenizer, token)))
+    found = tokenizer.convert_tokens_to_ids(end_of_conversation_text(tokenizer, token))
+    assert isinstance(found, int)
+    return found
 
 
 def check_same_tokenizer(actor: PreTrainedTokenizerBase, reward: PreTrainedTokenizerBase) -> None:

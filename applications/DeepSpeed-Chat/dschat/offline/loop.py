@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from dschat.config.training import ScheduleConfig, SupervisedConfig
-from dschat.data.phases import epoch_order, rank_rows
-from dschat.preparation import steps_per_epoch
+from dschat.data.order import epoch_order, rank_rows, steps_per_epoch
 from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import BrokenSteps, NonFinite

@@ -11,7 +11,8 @@ from torch import nn
 
 from dschat.config.steps import RewardTrainingConfig
 from dschat.data.batches import PairBatch
-from dschat.data.phases import collate_pairs
+from dschat.data.collate import collate_pairs
+from dschat.data.stages import REWARD
 from dschat.models.causal_lm import enable_gradient_checkpointing
 from dschat.models.lora import add_adapter
 from dschat.models.reward_model import end_scores, load_token_scorer, pairwise_loss
@@ -61,7 +62,7 @@ class PairwiseObjective:
 def run_reward_training(config: RewardTrainingConfig) -> None:
     """Train step 2 from checked settings to a saved reward model."""
     with claimed(config.output, dry_run=config.runtime.dry_run):
-        prepared = prepare_supervised(config, "reward")
+        prepared = prepare_supervised(config, REWARD)
         train_supervised(
             config,
             prepared,

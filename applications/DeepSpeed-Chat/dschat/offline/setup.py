@@ -10,9 +10,8 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from dschat.config.data import SFTDataConfig
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
-from dschat.data.splits import Phase
+from dschat.data.stages import DataStage
 from dschat.models.lora import check_adapter
 from dschat.offline.loop import LoopSettings, Objective, SupervisedLoop
 from dschat.preparation import (
@@ -65,22 +64,19 @@ FLAGS = TrainingFlags(
 SupervisedStepConfig = SFTConfig | RewardTrainingConfig
 
 
-def prepare_supervised(
-    config: SupervisedStepConfig, phase: Phase, *, sft_data: SFTDataConfig | None = None
-) -> Prepared:
+def prepare_supervised(config: SupervisedStepConfig, stage: DataStage) -> Prepared:
     """Check the model folder and tokenise the data of step 1 or 2.
 
     Args:
         config: settings of the step.
-        phase: sft or reward.
-        sft_data: what only step 1 has.
+        stage: which share and form of the data.
     """
     set_up_logging()
     model = check_named_model(config, MODEL_FLAG, config.training.model_name_or_path)
     model.check_rows(config.training.max_seq_len, "--max_seq_len")
     device = join_ranks(config.runtime)
     check_overrides(config.runtime, lambda: {"model": _trained(config, total_updates=1)})
-    return prepare(config, model, device, phase=phase, max_length=config.training.max_seq_len, sft_data=sft_data)
+    return prepare(config, model, device, stage, max_length=config.training.max_seq_len)
 
 
 def train_supervised(

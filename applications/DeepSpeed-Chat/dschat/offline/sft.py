@@ -11,7 +11,8 @@ from torch import nn
 
 from dschat.config.steps import SFTConfig
 from dschat.data.batches import SFTBatch
-from dschat.data.phases import collate_sft
+from dschat.data.collate import IGNORED_LABEL, collate_sft
+from dschat.data.stages import SFTStage
 from dschat.models.causal_lm import (
     enable_gradient_checkpointing,
     load_causal_lm,
@@ -39,7 +40,7 @@ class SFTObjective:
 
     def weight(self, batch: SFTBatch) -> int:
         """Number of tokens with a label."""
-        return int((batch.labels[:, 1:] != -100).sum())
+        return int((batch.labels[:, 1:] != IGNORED_LABEL).sum())
 
     def num_tokens(self, batch: SFTBatch) -> int:
         """Number of real tokens."""
@@ -50,7 +51,7 @@ class SFTObjective:
         inputs = positional_inputs(type(engine.module), batch.attention_mask)
         logits = engine(input_ids=batch.input_ids, use_cache=False, **inputs).logits[:, :-1]
         labels = batch.labels[:, 1:]
-        counted = labels != -100
+        counted = labels != IGNORED_LABEL
         log_probs = token_log_probs(logits, labels.clamp_min(0))
         hits = (logits.detach().argmax(dim=-1) == labels) & counted
         return BatchResult(
@@ -62,7 +63,7 @@ class SFTObjective:
 def run_sft(config: SFTConfig) -> None:
     """Train step 1 from checked settings to a saved model folder."""
     with claimed(config.output, dry_run=config.runtime.dry_run):
-        prepared = prepare_supervised(config, "sft", sft_data=config.sft_data)
+        prepared = prepare_supervised(config, SFTStage(more_paths=tuple(config.sft_data.sft_only_data_path)))
         objective = SFTObjective(int(prepared.tokenizer.pad_token_id), config.sft_data.loss_on_prompt)
         train_supervised(
             config,

@@ -6,20 +6,14 @@ import logging
 from dataclasses import dataclass, replace
 
 from dschat.config.steps import BatchArithmetic, PPOConfig
+from dschat.data.order import steps_per_epoch
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
+from dschat.data.stages import PPOStage
 from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import check_same_tokenizer
-from dschat.preparation import (
-    Prepared,
-    cache_folder,
-    check_named_model,
-    join_ranks,
-    one_step,
-    prepare,
-    steps_per_epoch,
-)
+from dschat.preparation import Prepared, cache_folder, check_named_model, join_ranks, one_step, prepare
 from dschat.rlhf.reward_sources import check_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints, trained_models
 from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
@@ -58,14 +52,8 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
     check_adapter(critic.config, config.critic_adapter)
     device = join_ranks(config.runtime)
     check_overrides(config.runtime, lambda: trained_models(config, usable_dtype(config.runtime), total_updates=1))
-    prepared = prepare(
-        config,
-        actor,
-        device,
-        phase="ppo",
-        max_length=config.rollout.max_prompt_seq_len,
-        needs_tests=not config.has_reward_checkpoint,
-    )
+    stage = PPOStage(needs_tests=not config.has_reward_checkpoint)
+    prepared = prepare(config, actor, device, stage, max_length=config.rollout.max_prompt_seq_len)
     if not config.has_reward_checkpoint:
         head = "its score head" if has_head(critic) else "a new score head"
         logger.info(

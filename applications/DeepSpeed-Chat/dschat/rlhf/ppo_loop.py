@@ -7,12 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
-from dschat.data.phases import collate_prompts, epoch_order
-from dschat.preparation import Prepared, steps_per_epoch, tensorboard_folder
+from dschat.data.collate import collate_prompts
+from dschat.data.order import epoch_order, steps_per_epoch, wrapped_rows
+from dschat.preparation import Prepared, tensorboard_folder
 from dschat.rlhf.experience import Experience
 from dschat.rlhf.plan import Plan
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
@@ -113,10 +115,10 @@ class PPOLoop:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(self._config.runtime.seed + rank())
             for batch in range(math.ceil(count / (per_rank * world_size()))):
-                start = (batch * world_size() + rank()) * per_rank
-                # the last batch wraps around: every rank runs equally many rows
-                items = [rows[(start + i) % count] for i in range(per_rank)]
-                prompts = collate_prompts(items, pad_token_id=self._pad)
+                numbers = wrapped_rows(
+                    np.arange(count), step=batch, global_batch=per_rank * world_size(), rank=rank(), world=world_size()
+                )
+                prompts = collate_prompts([rows[number] for number in numbers], pad_token_id=self._pad)
                 sums += self._trainer.generate_experience(prompts, step=step).sums
         metrics = sums.means(device)
         return {f"eval_{name}": metrics[name] for name in EVALUATED_METRICS if name in metrics}
@@ -210,9 +212,7 @@ class PPOLoop:
         per_step = self._plan.batches.prompts
         epoch, within = divmod(step - 1, steps_per_epoch(count, per_step))
         order = epoch_order(count, seed=self._config.runtime.seed, epoch=epoch)
-        per_rank = per_step // world_size()
-        start = within * per_step + rank() * per_rank
-        return [int(order[(start + i) % count]) for i in range(per_rank)]
+        return wrapped_rows(order, step=within, global_batch=per_step, rank=rank(), world=world_size())
 
     def _save(self, folder: Path) -> None:
         self._engine.save(folder)

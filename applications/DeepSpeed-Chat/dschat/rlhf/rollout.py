@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.data.batches import PromptBatch
 from dschat.generation.base import Answers
+from dschat.models.tokenizer import text_of
 from dschat.rlhf.experience import Rollout
 
 
@@ -34,4 +35,4 @@ def make_rollout(answers: Answers, prompts: PromptBatch, tokenizer: PreTrainedTo
 
 def _texts(ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
     rows = (row[keep].tolist() for row, keep in zip(ids, mask, strict=True))
-    return tuple(tokenizer.decode(row, skip_special_tokens=True) for row in rows)
+    return tuple(text_of(tokenizer, row) for row in rows)

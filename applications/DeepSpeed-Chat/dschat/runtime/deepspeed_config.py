@@ -99,7 +99,7 @@ def load_partitioned(load: Callable[[], nn.Module], settings: dict[str, Any]) ->
     """Call `load`; under ZeRO-3 settings transformers partitions the weights while it reads them."""
     if settings["zero_optimization"]["stage"] < ZERO_PARTITIONED:
         return load()
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     # transformers finds this object through a weak reference: it must live as long as the load, and no longer,
     # so that models at other stages load whole

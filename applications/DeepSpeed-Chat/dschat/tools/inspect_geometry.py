@@ -27,7 +27,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dschat.errors import UserError
-from dschat.models.tokenizer import Vocabulary
+from dschat.models.tokenizer import Vocabulary, text_of
 from dschat.optimal_transport import TokenGeometry, token_potentials
 from dschat.optimal_transport.geometry import BLURRED_KERNEL, INACTIVE_KERNEL, Metric
 from dschat.published import EPSILON as PUBLISHED_EPSILON
@@ -197,7 +197,10 @@ def find_token(tokenizer: PreTrainedTokenizerBase, word: str, *, vocab_size: int
             return ids[0]
     if word in vocabulary:
         return vocabulary[word]
-    pieces = [tokenizer.decode([index]) for index in tokenizer(f" {word}", add_special_tokens=False).input_ids]
+    pieces = [
+        text_of(tokenizer, [index], special_tokens=True)
+        for index in tokenizer(f" {word}", add_special_tokens=False).input_ids
+    ]
     near = difflib.get_close_matches(word, [name.strip("Ġ▁#") for name in vocabulary], n=1)
     advice = f"did you mean {near[0]}?" if near else "name a whole token of this model"
     raise UserError(f"--tokens {word}: this is no single token of the model ({' + '.join(pieces)}); {advice}")
@@ -221,7 +224,7 @@ def word_like_tokens(tokenizer: PreTrainedTokenizerBase, *, vocab_size: int, cou
 
 def token_text(tokenizer: PreTrainedTokenizerBase, index: int) -> str:
     """A token as people read it, spaces visible; its name in the vocabulary where it is no text of its own."""
-    text = tokenizer.decode([index]).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    text = text_of(tokenizer, [index], special_tokens=True).replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
     readable = text.isprintable() and text and "\ufffd" not in text
     return text if readable else f"<{tokenizer.convert_ids_to_tokens(index)}>"
 

@@ -12,6 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
+from torch import nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -70,7 +71,8 @@ def _has_tokenizer(adapter: Path) -> bool:
 
 
 def _check_rows(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    rows = model.get_input_embeddings().weight.shape[0]
+    table: nn.Module = model.get_input_embeddings()
+    rows = table.get_parameter("weight").shape[0]
     needed = Vocabulary.of(tokenizer).size
     if needed > rows:
         raise UserError(

@@ -100,9 +100,10 @@ def new_model(tokenizer: PreTrainedTokenizerFast, size: TinyModelSize, *, seed: 
 def dataset_texts(data_path: str, *, cache_dir: Path, seed: int) -> Iterator[str]:
     """The prompts with their preferred answers in the training part of a dataset."""
     from dschat.data.raw_datasets import find_raw_dataset
+    from dschat.data.stages import SFT
 
     dataset = find_raw_dataset(data_path, seed=seed, cache_dir=cache_dir)
-    for row in dataset.load("sft").train:
+    for row in dataset.load(SFT.texts).train:
         prompt, chosen = dataset.prompt(row), dataset.chosen(row)
         if prompt is not None and chosen is not None:
             yield prompt + chosen

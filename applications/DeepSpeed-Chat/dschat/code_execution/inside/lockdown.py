@@ -65,7 +65,6 @@ class Lockdown:
         resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds + 1))
         limits = {
             resource.RLIMIT_AS: memory_bytes,
-            resource.RLIMIT_STACK: STACK_BYTES,
             resource.RLIMIT_NOFILE: _MAX_DESCRIPTORS,
             resource.RLIMIT_FSIZE: 0,
             resource.RLIMIT_CORE: 0,
@@ -75,6 +74,12 @@ class Lockdown:
         if self._settings.other_tasks is not None:
             limits[resource.RLIMIT_NPROC] = self._settings.other_tasks + threads
         for name, value in limits.items():
-            _, hard = resource.getrlimit(name)
-            value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+            value = _at_most(value, resource.getrlimit(name)[1])
             resource.setrlimit(name, (value, value))
+        # programs ask for a larger stack, or for one without a limit: the address space bounds it as well
+        _, hard = resource.getrlimit(resource.RLIMIT_STACK)
+        resource.setrlimit(resource.RLIMIT_STACK, (_at_most(STACK_BYTES, hard), hard))
+
+
+def _at_most(value: int, hard: int) -> int:
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import contextlib
 import io
 import json
@@ -33,6 +34,7 @@ from dschat.code_execution.inside.protocol import (
 _SCRIPT_NAME = "__main__"
 _CALLED_NAME = "solution"
 """Of a program whose function is called: its main guard must not run."""
+_FILE_NAME = "program.py"
 _FRAMES_OF_OURS = 20
 """Stack frames between the interpreter's start and the program, at most."""
 _RESERVE_BYTES = 4 * 2**20
@@ -41,6 +43,8 @@ _RESERVE_BYTES = 4 * 2**20
 
 def run_job(preamble: dict[str, object]) -> NoReturn:
     """Run the job that waits at the JOB descriptor; never returns, whatever the program does."""
+    # contest problems print and read longer numbers than Python's 4,300 digits; CPU time and output bound them here
+    sys.set_int_max_str_digits(0)
     with open(JOB, encoding="utf-8") as file:
         job = json.load(file)
     arguments = json.loads(job["arguments"])
@@ -65,14 +69,18 @@ def run_job(preamble: dict[str, object]) -> NoReturn:
 def _run(
     program: str, function: str | None, arguments: list[Any], preamble: dict[str, object], encode: Callable[[Any], str]
 ) -> tuple[bytes, str]:
+    # a script lies in the working folder: its whole path is known to itself and to tracebacks, the short name to argv
+    file = os.path.abspath(_FILE_NAME)
     try:
-        code = compile(program, "program.py", "exec", dont_inherit=True)
+        # from bytes, as from a file: a byte order mark and a line that names the encoding count
+        code = compile(program.encode(), file, "exec", dont_inherit=True)
     except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         return COMPILE_ERROR, _last_line(error)
     module = types.ModuleType(_SCRIPT_NAME if function is None else _CALLED_NAME)
-    module.__dict__.update(preamble, __file__="program.py")
+    module.__dict__.update(preamble, __builtins__=builtins, __file__=file, __cached__=None)
     sys.modules[module.__name__] = module
-    sys.argv = ["program.py"]
+    sys.argv, sys.orig_argv = [_FILE_NAME], [sys.executable, _FILE_NAME]
+    sys.path[:0] = [os.path.dirname(file)]
     if function is None:
         with contextlib.suppress(SystemExit):
             exec(code, module.__dict__)
@@ -101,14 +109,22 @@ def _plain(value: Any) -> Any:
 
 
 def _open_standard_streams() -> None:
-    """Fresh text streams on the child's descriptors: the zygote's own have looked at other files."""
-    reader = io.BufferedReader(io.FileIO(STDIN, "r", closefd=False))
-    writer, noise = (io.BufferedWriter(io.FileIO(number, "w", closefd=False)) for number in (OUTPUT, NOISE))
-    sys.stdin = io.TextIOWrapper(reader, encoding="utf-8", errors="surrogateescape")
-    sys.stdout = io.TextIOWrapper(writer, encoding="utf-8", errors="surrogateescape", newline="\n")
-    sys.stderr = io.TextIOWrapper(noise, encoding="utf-8", errors="backslashreplace", newline="\n", write_through=True)
-    # as after the start of an interpreter; they are final to type checkers alone
-    vars(sys).update(__stdin__=sys.stdin, __stdout__=sys.stdout, __stderr__=sys.stderr)
+    """Fresh text streams on the child's descriptors: the zygote's own have looked at other files.
+
+    They are made as the interpreter makes its own, see create_stdio in CPython's pylifecycle.c.
+    """
+    for number, name, mode, errors in (
+        (STDIN, "stdin", "r", "surrogateescape"),
+        (OUTPUT, "stdout", "w", "surrogateescape"),
+        (NOISE, "stderr", "w", "backslashreplace"),
+    ):
+        buffer = os.fdopen(number, mode + "b", closefd=False)
+        buffer.raw.name = f"<{name}>"  # type: ignore[attr-defined]  # a number so far
+        # no universal newlines: an interpreter leaves "\r\n" as it is, in input() too
+        stream = io.TextIOWrapper(buffer, encoding="utf-8", errors=errors, newline="\n", line_buffering=number == NOISE)
+        stream.mode = mode  # type: ignore[misc]
+        # as after the start of an interpreter; __stdin__ and the like are final to type checkers alone
+        vars(sys).update({name: stream, f"__{name}__": stream})
 
 
 def _end_like_an_interpreter(module: types.ModuleType) -> None:

@@ -14,6 +14,7 @@ import signal
 import site
 import socket
 import sys
+from collections.abc import Sequence
 
 from dschat.code_execution.inside.leftovers import adopt_orphans, end_leftovers
 from dschat.code_execution.inside.lockdown import Lockdown
@@ -30,13 +31,20 @@ from dschat.code_execution.inside.protocol import (
 from dschat.code_execution.inside.runner import run_job
 
 
-def main() -> None:
-    """Warm up, say hello, serve until the supervisor hangs up."""
+def main(library: Sequence[str]) -> None:
+    """Warm up, say hello, serve until the supervisor hangs up.
+
+    Args:
+        library: folders of the standard library, where programs find modules to import.
+    """
     settings = Settings(**json.loads(sys.argv[1]))
     control = socket.socket(fileno=settings.control_fd)
-    sys.path += settings.module_folders
     site.setquit()  # exit() and quit(), which -S leaves out
+    sys.path += settings.module_folders
     preamble = load_preamble()
+    # what else lies in the folders of this package and of numpy cannot be read: to programs it must be missing
+    # (ImportError) rather than forbidden (PermissionError), which no optional import expects
+    sys.path[:] = library
     lockdown = Lockdown(settings)
     if not settings.seccomp:
         adopt_orphans()

@@ -36,11 +36,11 @@ def build_regularizer(
         gaps: ids below V that no token has.
     """
     match config:
-        case DivergenceConfig(f_div="none"):
-            return NoRegularizer()
-        case DivergenceConfig(f_div="rkl"):
-            return KLRegularizer("k3" if config.f_div_low_var else config.kl_estimator)
         case DivergenceConfig(f_div=kind):
+            if kind == "none":
+                return NoRegularizer()
+            if kind == "rkl":
+                return KLRegularizer("k3" if config.f_div_low_var else config.kl_estimator)
             return FDivergenceRegularizer(kind, config.f_div_alpha, config.f_div_low_var)
         case WassersteinConfig():
             embeddings = _perturbed(reference_embeddings().float(), config.gaussian_perturb, seed)

@@ -1,4 +1,4 @@
-"""The judge's program against a server that it cannot tell from a real one."""
+"""The judge's program (`judging/gpt4_eval.py`) against a server that it cannot tell from a real one."""
 
 from __future__ import annotations
 

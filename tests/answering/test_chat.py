@@ -1,4 +1,4 @@
-"""chat.py, prompt_eval.py and rw_eval.py on toy models."""
+"""A conversation with a toy model, in the program and in a terminal."""
 
 from __future__ import annotations
 
@@ -9,28 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dschat.answering import chat, rw_eval
-from dschat.errors import UserError
+from dschat.answering import chat
 from tests.answering.helpers import make_models
 from tests.judging.helpers import ROOT, environment, run_program
 
 HOME = ROOT / "applications" / "DeepSpeed-Chat"
 CHAT = HOME / "chat.py"
-PROMPT_EVAL = HOME / "training" / "step1_supervised_finetuning" / "prompt_eval.py"
-RW_EVAL = HOME / "training" / "step2_reward_model_finetuning" / "rw_eval.py"
 TEMPLATE = (
     "{% for m in messages %}[{{ m['role'] }}]{{ m['content'] }}{% endfor %}"
     "{% if add_generation_prompt %}[reply]{% endif %}"
 )
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models")
-    make_models(folder, reward_positions=512)
-    return folder
 
 
 @pytest.fixture
@@ -157,27 +147,3 @@ def test_a_closed_standard_output_is_one_sentence(models):
 def test_missing_model_is_one_sentence(models):
     done = run_program(CHAT, "--path", models / "nowhere")
     assert done.returncode == 2 and "there is no folder" in done.stderr and done.stderr.count("\n") == 1
-
-
-def test_reward_scores_equal_the_model_row_by_row(models):
-    folder = models / "reward" / "step_3"
-    scores = rw_eval.score_pairs(str(folder), end_token=None)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    for sample, (good, bad) in zip(rw_eval.SAMPLES, scores, strict=True):
-        for text, score in ((sample.chosen, good), (sample.rejected, bad)):
-            answer = [*tokenizer(text, add_special_tokens=False).input_ids, tokenizer.eos_token_id]
-            ids = torch.tensor([tokenizer(sample.prompt).input_ids + answer])
-            with torch.no_grad():
-                hidden = model.base_model(ids).last_hidden_state
-                expected = float(model.score(hidden)[0, -1, 0])
-            assert score == pytest.approx(expected, abs=1e-5)
-    with pytest.raises(UserError, match="no score head"):
-        rw_eval.score_pairs(str(models / "base"), end_token=None)
-
-
-def test_prompt_eval_shows_both_models_answers_to_six_questions(models):
-    words = ["--model_name_or_path_baseline", models / "base", "--max_new_tokens", 4, "--language", "Japanese"]
-    done = run_program(PROMPT_EVAL, *words, "--model_name_or_path_finetune", models / "run" / "step-7" / "actor")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("baseline") == done.stdout.count("finetuned") == done.stdout.count("Human:") == 6

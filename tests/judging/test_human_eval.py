@@ -1,4 +1,4 @@
-"""The terminal judge in a real terminal."""
+"""The terminal judge (`judging/human_eval.py`) in a real terminal."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
+"""Rows collated into the batches of `data/batches.py`, and the order in which ranks see them."""
+
 from __future__ import annotations
 
 import json
-from itertools import chain
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dschat.data.phases import collate_pairs, collate_prompts, collate_sft, epoch_order, rank_rows
+from dschat.data.collate import collate_pairs, collate_prompts, collate_sft
 
 # 7 is padding and also occurs as a real token, as where pad = eos
 PAD = 7
@@ -56,9 +54,9 @@ def test_padding_id_changes_nothing_but_padding():
 
 def test_pair_batch_puts_all_chosen_before_all_rejected():
     items = [
-        {"chosen_ids": [1, 2, 3], "rejected_ids": [1, 4, 5, 6, 7], "prompt_length": 1},
-        {"chosen_ids": [8, 9, 10, 7], "rejected_ids": [8, 9, 7], "prompt_length": 2},
-        {"chosen_ids": [11, 7], "rejected_ids": [11, 12], "prompt_length": 1},
+        {"chosen_ids": [1, 2, 3], "rejected_ids": [1, 4, 5, 6, 7]},
+        {"chosen_ids": [8, 9, 10, 7], "rejected_ids": [8, 9, 7]},
+        {"chosen_ids": [11, 7], "rejected_ids": [11, 12]},
     ]
     batch = collate_pairs(items, pad_token_id=PAD)
     assert batch.input_ids.tolist() == [
@@ -70,7 +68,6 @@ def test_pair_batch_puts_all_chosen_before_all_rejected():
         [11, 12, 7, 7, 7],
     ]
     assert batch.attention_mask.sum(dim=-1).tolist() == [3, 4, 2, 5, 3, 2]
-    assert batch.response_start.tolist() == [1, 2, 1, 1, 2, 1]
 
 
 @pytest.mark.parametrize("pad_to", [None, 3, 6])
@@ -90,45 +87,15 @@ def test_prompt_wider_than_the_width_is_an_error():
 
 def test_no_rows_give_empty_batches():
     assert collate_sft([], pad_token_id=PAD).labels.shape == (0, 0)
-    assert collate_pairs([], pad_token_id=PAD).response_start.shape == (0,)
+    assert collate_pairs([], pad_token_id=PAD).input_ids.shape == (0, 0)
     assert collate_prompts([], pad_token_id=PAD).records == ()
 
 
 def test_batches_move_to_a_device():
     sft = collate_sft(sft_items((2, 3)), pad_token_id=PAD).to("meta")
-    pairs = collate_pairs([{"chosen_ids": [1], "rejected_ids": [2], "prompt_length": 0}], pad_token_id=PAD).to("meta")
+    pairs = collate_pairs([{"chosen_ids": [1], "rejected_ids": [2]}], pad_token_id=PAD).to("meta")
     prompts = collate_prompts([{"input_ids": [1], "record": json.dumps({"prompt": "a"})}], pad_token_id=PAD).to("meta")
     tensors = [sft.input_ids, sft.attention_mask, sft.labels, pairs.input_ids, pairs.attention_mask]
-    tensors += [pairs.response_start, prompts.input_ids, prompts.attention_mask]
+    tensors += [prompts.input_ids, prompts.attention_mask]
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert prompts.records == ({"prompt": "a"},)
-
-
-def test_epoch_order_depends_on_seed_and_epoch_alone():
-    orders = [epoch_order(31, seed=seed, epoch=epoch).tolist() for seed, epoch in ((1, 0), (1, 1), (2, 0), (1, 0))]
-    assert all(sorted(order) == list(range(31)) for order in orders)
-    assert orders[0] == orders[3]
-    assert orders[0] != orders[1] and orders[0] != orders[2]
-
-
-@given(st.integers(0, 60), st.integers(1, 17), st.integers(1, 6))
-@settings(deadline=None, max_examples=100)
-def test_ranks_together_take_each_global_batch_in_order(num_rows, global_batch, world):
-    order = epoch_order(num_rows, seed=3, epoch=1)
-    taken = []
-    for step in range(-(-num_rows // global_batch)):
-        slices = [
-            rank_rows(order, step=step, global_batch=global_batch, rank=rank, world=world) for rank in range(world)
-        ]
-        together = list(chain.from_iterable(slices))
-        assert together == order[step * global_batch : (step + 1) * global_batch].tolist()
-        assert max(map(len, slices)) - min(map(len, slices)) <= 1
-        taken += together
-    assert taken == order.tolist()
-
-
-def test_short_last_batch_leaves_a_rank_without_rows():
-    order = np.arange(9)
-    last = [rank_rows(order, step=2, global_batch=4, rank=rank, world=4) for rank in range(4)]
-    assert sorted(map(len, last)) == [0, 0, 0, 1]
-    assert list(chain.from_iterable(last)) == [8]
