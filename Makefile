@@ -4,7 +4,7 @@ test:
 	bash scripts/test.sh
 
 lint:
-	ruff check . && ruff format --check .
+	ruff check . && ruff format --check . && mypy
 
 quickstart:
 	bash scripts/quickstart.sh

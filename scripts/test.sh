@@ -6,8 +6,8 @@ usage() {
     cat <<'TEXT'
 usage: bash scripts/test.sh [--help] [PYTEST ARGUMENTS]
 
-Creates .venv in the repository's root on first use (5 to 10 minutes), checks the style with ruff, then runs the tests
-with pytest, to which all arguments are passed on, for instance:
+Creates .venv in the repository's root on first use (5 to 10 minutes), checks the style with ruff and the types with mypy,
+then runs the tests with pytest, to which all arguments are passed on, for instance:
 
     bash scripts/test.sh tests/rlhf          one folder
     bash scripts/test.sh -k sinkhorn -x      tests whose name says sinkhorn, up to the first failure
@@ -48,4 +48,5 @@ export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
 ruff check .
 ruff format --check .
+mypy
 exec python -m pytest "$@"

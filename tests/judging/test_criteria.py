@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dschat.errors import UserError
-from dschat.judging.criteria import EMPTY_ANSWER, Reply, find_criteria, parse_reply
+from dschat.judging.criteria import EMPTY_ANSWER, find_criteria
 
 
 @pytest.mark.parametrize("dataset", ["summarize", "openai/summarize_from_feedback", "hh-rlhf", "webgpt", "pydoc-tldr"])
@@ -22,22 +22,3 @@ def test_another_wording_has_another_name() -> None:
     assert find_criteria("pydoc-tldr").name == find_criteria("summarize").name
     with pytest.raises(UserError, match="--dataset apps is unknown"):
         find_criteria("apps")
-
-
-@pytest.mark.parametrize(
-    ("text", "reply"),
-    [
-        (" **A**. ", Reply("A", None)),
-        ('"E"', Reply("E", None)),
-        ('{"comparison": "shorter", "choice": " B "}', Reply("B", "shorter")),
-        ('```json\n{"comparison": "", "choice": "A"}\n```', Reply("A", "")),
-        ("A is better", None),
-        ("C", None),
-        ('{"choice": "A"}', None),
-        ('{"comparison": "x", "choice": ["A"]}', None),
-        ("[" * 100_000, None),
-        ("", None),
-    ],
-)
-def test_a_reply_is_a_verdict_or_nothing(text: str, reply: Reply | None) -> None:
-    assert parse_reply(text) == reply

@@ -125,6 +125,8 @@ class Apps(RawDataset):
 class TinyApps(Apps):
     """The built-in set: small problems in the schema of APPS."""
 
+    built_in = True
+
     name = "tiny_apps"
     hub_name = "tiny-apps"
 

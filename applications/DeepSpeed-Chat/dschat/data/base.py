@@ -50,6 +50,8 @@ class RawDataset:
     repository: ClassVar[str | None] = None
     """Its repository on the hub where that has another name."""
     hub_config: ClassVar[str | None] = None
+    built_in: ClassVar[bool] = False
+    """Whether its rows are made here, so that no file of the user's is of its kind."""
     prompt_columns: ClassVar[tuple[str, ...]]
     chosen_columns: ClassVar[tuple[str, ...]]
     rejected_columns: ClassVar[tuple[str, ...]] = ()

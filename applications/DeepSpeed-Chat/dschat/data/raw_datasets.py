@@ -204,6 +204,8 @@ class SummarizeFeedback(RawDataset):
 class PydocTldr(SummarizeFeedback):
     """The built-in set: docstrings of the standard library in the schema and with the texts of TL;DR."""
 
+    built_in = True
+
     name = "pydoc_tldr"
     hub_name = "pydoc-tldr"
 
@@ -249,7 +251,8 @@ _MATCHERS: dict[str, type[RawDataset]] = {
     "codeparrot/apps": Apps,
     "local/jsonfile": JsonFile,
 }
-_CLASSES = {kind.hub_name: kind for kind in (*_MATCHERS.values(), PydocTldr, TinyApps)}
+_KINDS: tuple[type[RawDataset], ...] = (*_MATCHERS.values(), PydocTldr, TinyApps)
+_CLASSES = {kind.hub_name: kind for kind in _KINDS}
 
 
 def find_raw_dataset(
@@ -352,14 +355,15 @@ def _by_local_name(path: Path) -> type[RawDataset] | None:
 
 
 def _by_columns(path: Path, source: LocalSource) -> type[RawDataset]:
-    """The only class whose columns the data has; JsonFile for prompt / chosen / rejected, which several share."""
+    """The only class whose columns the data has; JsonFile wherever it is prompt / chosen / rejected."""
     features = source.features()
     matches = [
         kind
         for kind in _CLASSES.values()
-        if kind not in (PydocTldr, TinyApps, RmStatic, FullHhRlhf, SyntheticInstruct, RlhfRewardDatasets)
-        and all(feature_at(features, column) is not None for column in kind.required_columns())
+        if not kind.built_in and all(feature_at(features, column) is not None for column in kind.required_columns())
     ]
+    if JsonFile in matches:
+        return JsonFile
     if len(matches) == 1:
         return matches[0]
     if not matches and "prompt" in features:

@@ -21,9 +21,9 @@ from dschat.data.stages import DataStage
 from dschat.errors import UserError
 
 Count = Literal[
-    *("rows", "kept", "shortened_prompts", "longest_prompt"),
-    *("unreadable", "empty_prompts", "empty_responses", "without_tests", "equal_pairs", "too_long"),
-]
+    "rows", "kept", "shortened_prompts", "longest_prompt",
+    "unreadable", "empty_prompts", "empty_responses", "without_tests", "equal_pairs", "too_long",
+]  # fmt: skip
 Tally = Counter[Count]
 
 
