@@ -67,7 +67,7 @@ class Bench:
     trainers: dict[str, DeepSpeedPPOTrainer]
     """One for each variant, all on the same models."""
     build_seconds: dict[str, float]
-    """What building each regularizer took, the geometry included."""
+    """What building each regularizer took, the geometry included; the trainer around it takes next to nothing."""
     device: torch.device
     vocab_size: int
     """The highest token id plus one."""
@@ -140,10 +140,8 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
     """
     from dschat.generation import EndTokens, HuggingFaceSettings, build_generator
     from dschat.models.checked import check_model
-    from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
-    from dschat.rlhf.regularizers import build_regularizer
-    from dschat.rlhf.reward_sources import build_reward_source
     from dschat.rlhf.rlhf_engine import Checkpoints, DeepSpeedRLHFEngine
+    from dschat.rlhf.run_ppo import build_ppo
     from dschat.runtime.distributed import initialize
     from dschat.runtime.logging import set_up_logging
 
@@ -151,20 +149,15 @@ def build(configs: Mapping[str, PPOConfig], models: Path, *, never_end: bool = F
     device = initialize(-1)
     first = next(iter(configs.values()))
     checkpoints = Checkpoints(*(check_model("models", str(models / name)) for name in ("sft", "reward")))
-    tokenizer = checkpoints.actor.tokenizer
     engine = DeepSpeedRLHFEngine(first, checkpoints, total_updates=10**6, device=device)
     ends = EndTokens.of(checkpoints.actor)
     generator = build_generator(engine.actor, replace(ends, stop=()) if never_end else ends, HuggingFaceSettings())
     trainers, seconds = {}, {}
     for name, config in configs.items():
         started = time.perf_counter()
-        regularizer = build_regularizer(config.regularizer, reference_embeddings=engine.reference_embeddings, seed=0)
+        trainers[name] = build_ppo(config, engine, generator=generator).trainer
         synchronize(device)
         seconds[name] = time.perf_counter() - started
-        reward_source = build_reward_source(config.reward, reward_model=engine.reward)
-        trainers[name] = DeepSpeedPPOTrainer(
-            engine, config, regularizer, reward_source, tokenizer, generator, device=device
-        )
     perturb(engine.reference)
     return Bench(trainers, seconds, device, engine.vocabulary.size)
 

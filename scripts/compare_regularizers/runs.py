@@ -150,13 +150,9 @@ def train_and_measure(settings: Settings, run: Run) -> dict[str, Any]:
 
 def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, Any]:
     # imported here: DeepSpeed takes seconds, and the process that only plans has no use for it
-    from dschat.generation import EndTokens, HuggingFaceSettings, build_generator
     from dschat.rlhf.plan import Plan
-    from dschat.rlhf.ppo_loop import PPOLoop
-    from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
-    from dschat.rlhf.regularizers import build_regularizer
-    from dschat.rlhf.reward_sources import build_reward_source
     from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
+    from dschat.rlhf.run_ppo import build_ppo, train_ppo
 
     config = ppo_config(settings, run, folder)
     set_up_logging()  # of this run's log
@@ -164,34 +160,24 @@ def _train_and_measure(settings: Settings, run: Run, folder: Path) -> dict[str, 
     prepared = replace(prepared, output=folder)
     logging.getLogger("transformers").setLevel(logging.ERROR)
     batches = config.batches(1)
-    tokenizer = prepared.tokenizer
+    steps = Plan(batches, settings.steps, settings.steps * batches.updates)
     torch.manual_seed(run.seed)
-    engine = DeepSpeedRLHFEngine(
-        config, checkpoints, total_updates=settings.steps * batches.updates, device=prepared.device
-    )
+    engine = DeepSpeedRLHFEngine(config, checkpoints, total_updates=steps.updates, device=prepared.device)
     geometry = TokenGeometry.from_embeddings(
         engine.reference_embeddings(), num_neighbors=int(settings.preset.wasserstein["cost_dim"]), metric="l2",
         gaps=engine.vocabulary.gaps,
     )  # fmt: skip
     scale = penalty_scale(run.regularizer, geometry)
     config = replace(config, ppo=replace(config.ppo, kl_ctl=run.strength / scale))
-    regularizer = build_regularizer(
-        config.regularizer, reference_embeddings=engine.reference_embeddings, seed=run.seed, gaps=engine.vocabulary.gaps
-    )
-    generator = build_generator(engine.actor, EndTokens.of(checkpoints.actor), HuggingFaceSettings())
-    reward_source = build_reward_source(config.reward, reward_model=engine.reward)
+    parts = build_ppo(config, engine)
     rows = prepared.data.evaluation
     examiner = Examiner(
-        engine, config.rollout, reward_source, tokenizer, generator, geometry, device=prepared.device,
-        rows=[rows[index] for index in range(min(settings.eval_prompts, len(rows)))],
+        engine, config.rollout, parts.reward_source, engine.tokenizer, parts.generator, geometry,
+        device=prepared.device, rows=[rows[index] for index in range(min(settings.eval_prompts, len(rows)))],
     )  # fmt: skip
     common = examiner.sample()  # the policy is still the reference
     reference = examiner.measure(common)
-    trainer = DeepSpeedPPOTrainer(
-        engine, config, regularizer, reward_source, tokenizer, generator, device=prepared.device
-    )
-    steps = Plan(batches, settings.steps, settings.steps * batches.updates)
-    PPOLoop(config, prepared, engine, trainer, steps, continuation(config, prepared, {})).run()
+    train_ppo(config, prepared, parts, steps, continuation(config, prepared, {}))
     own = examiner.sample()
     (folder / "answer.json").write_text(json.dumps(examiner.trace(own), indent=2) + "\n", encoding="utf-8")
     shutil.rmtree(folder / f"step-{settings.steps}" / "critic")

@@ -22,8 +22,10 @@ ALLOWED = {
     "data": {"config", "code_execution"},
     "models": {"config"},
     "runtime": {"config", "models.lora"},
+    "engines": {"config", "models", "runtime"},
+    "loop": {"config", "runtime"},
     "generation": {"data", "models", "runtime"},
-    "offline": {"config", "data", "models", "runtime", "preparation"},
+    "offline": {"config", "data", "engines", "loop", "models", "runtime", "preparation"},
     "answering": {"code_execution", "config", "data", "generation", "models", "rlhf.reward_sources"},
     "judging": {"answering", "data"},
     "tools": {"data", "models", "optimal_transport", "runtime"},
@@ -41,7 +43,7 @@ ALLOWED = {
     "rlhf.row_groups": {"runtime", "rlhf.experience"},
     "rlhf.scoring": {"models", "runtime", "rlhf.experience", "rlhf.regularizers", "rlhf.row_groups"},
     "rlhf.reward_sources": {"code_execution", "config", "models", "rlhf.experience", "rlhf.row_groups"},
-    "rlhf.rlhf_engine": {"config", "models", "runtime", "rlhf.scoring"},
+    "rlhf.rlhf_engine": {"config", "engines", "models", "runtime", "rlhf.scoring"},
     "rlhf.ppo_updates": {
         "config", "data", "models", "runtime", "rlhf.experience", "rlhf.ppo_math", "rlhf.rlhf_engine",
         "rlhf.row_groups", "rlhf.scoring",
@@ -52,14 +54,14 @@ ALLOWED = {
         "rlhf.macro_actions", "rlhf.ppo_updates", "rlhf.rollout_metrics", "rlhf.segmenter", "rlhf.shaping",
     },
     "rlhf.plan": {
-        "config", "data", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine",
+        "config", "data", "engines", "models", "runtime", "preparation", "rlhf.reward_sources", "rlhf.rlhf_engine",
     },
     "rlhf.ppo_loop": {
-        "config", "data", "runtime", "preparation", "rlhf.experience", "rlhf.ppo_trainer", "rlhf.rlhf_engine",
+        "config", "data", "loop", "runtime", "preparation", "rlhf.experience", "rlhf.ppo_trainer", "rlhf.rlhf_engine",
         "rlhf.rollout_metrics", "rlhf.plan",
     },
     "rlhf.run_ppo": {
-        "config", "generation", "models", "runtime", "preparation", "rlhf.constituency", "rlhf.ppo_loop",
+        "config", "data", "generation", "loop", "runtime", "preparation", "rlhf.constituency", "rlhf.ppo_loop",
         "rlhf.ppo_trainer", "rlhf.regularizers", "rlhf.reward_sources", "rlhf.rlhf_engine", "rlhf.plan",
     },
 }  # fmt: skip
@@ -136,6 +138,22 @@ def test_the_sandbox_needs_the_standard_library_alone() -> None:
     """Its interpreter starts without site-packages, for each slot anew."""
     names = {name for path in (PACKAGE / "code_execution").rglob("*.py") for name in imported(path)}
     assert {name.split(".")[0] for name in names} <= sys.stdlib_module_names | {"dschat"}
+
+
+def test_models_come_onto_deepspeed_in_one_place() -> None:
+    """`deepspeed.initialize` is called in one file, whose functions `dschat.engines` alone calls."""
+
+    def calls(path: Path, *names: str) -> bool:
+        found = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+        return any(ast.unparse(function).split(".")[-1] in names for function in found)
+
+    everywhere = [(name, path, path.read_text()) for name, path in modules()]
+    initializing = {name for name, path, text in everywhere if "deepspeed.initialize(" in text}
+    assert initializing == {"runtime.deepspeed_config"}
+    makers = {
+        name for name, path, _ in everywhere if calls(path, "training_engine", "frozen_model", "load_partitioned")
+    }
+    assert makers == {"engines"}
 
 
 def test_the_trainer_names_no_concrete_variant() -> None:

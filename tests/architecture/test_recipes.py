@@ -17,6 +17,14 @@ PLACE = re.compile(
     r"\n\n```python\n(?P<code>.*?)```\n",
     re.DOTALL,
 )
+CONFTEST = """import pytest
+
+@pytest.fixture
+def process_group():
+    from dschat.runtime.distributed import initialize
+
+    return initialize(-1)
+"""
 RECIPES = ("flag", "regularizer", "reward source", "dataset", "stage")
 
 
@@ -55,8 +63,7 @@ def follow(step: Step, root: Path) -> Path:
 def test_recipes_work_as_written(tmp_path: Path) -> None:
     package = REPOSITORY / "applications" / "DeepSpeed-Chat" / "dschat"
     shutil.copytree(package, tmp_path / "dschat", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "tests").mkdir()
-    shutil.copy(REPOSITORY / "tests" / "conftest.py", tmp_path / "tests")
+    (tmp_path / "conftest.py").write_text(CONFTEST)
     steps = [step for title in RECIPES for step in recipe(title)]
     files = [follow(step, tmp_path) for step in steps]
     tests = [str(file) for file in files if file.name.startswith("test_")]

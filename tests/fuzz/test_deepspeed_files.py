@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from dschat.config.runtime import RuntimeConfig
 from dschat.errors import UserError
+from dschat.runtime.deepspeed_config import training_settings
 from dschat.runtime.deepspeed_entries import merged
-from dschat.runtime.deepspeed_overrides import check_overrides, overridden_settings, overrides_of
+from dschat.runtime.deepspeed_overrides import check_overrides, overrides_of
 from tests.fuzz.profiles import fuzzed
 from tests.runtime.test_deepspeed_overrides import ALLOWED, SAME, nested, trained
 
@@ -51,8 +52,8 @@ def test_a_file_of_any_entries(
         assert str(file) in str(error)
         str(error).encode()
         return
-    config = DeepSpeedConfig(overridden_settings(model, overrides_of(runtime, model)))
-    flags = overridden_settings(model, {})
+    flags = training_settings(model.placement, model.optimization)
+    config = DeepSpeedConfig(merged(flags, overrides_of(runtime, model)))
     assert config.train_batch_size == flags["train_batch_size"]
     assert config.gradient_accumulation_steps == flags["gradient_accumulation_steps"]
     assert config.zero_optimization_stage == stage

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dschat.offline.loop import BatchResult, SupervisedLoop
+from dschat.offline.loop import BatchResult, OfflineSteps
 from dschat.offline.sft import SFTObjective
 from dschat.rlhf import run_ppo
 from dschat.rlhf.experience import Rollout
@@ -127,14 +127,14 @@ def exit_on_rank_1() -> None:
 
 
 def _in_second_step_of_rank_1(action: Callable[[], None]) -> None:
-    original = SupervisedLoop.update
+    original = OfflineSteps.update
 
-    def update(loop: SupervisedLoop, step: int) -> dict[str, float]:
+    def update(steps: OfflineSteps, step: int) -> dict[str, float]:
         if step == 2 and rank() == 1:
             action()
-        return original(loop, step)
+        return original(steps, step)
 
-    SupervisedLoop.update = update
+    OfflineSteps.update = update
 
 
 def break_losses_of_rank_1() -> None:

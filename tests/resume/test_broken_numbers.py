@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dschat.errors import TrainingFault
-from dschat.offline.loop import SupervisedLoop
+from dschat.offline.loop import Batches, OfflineSteps
 from dschat.offline.sft import SFTObjective
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
@@ -64,8 +64,8 @@ def test_the_report_names_the_rows_of_the_broken_micro_batch(
     paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[list[list[int]]] = []
-    original = SupervisedLoop._rows
-    monkeypatch.setattr(SupervisedLoop, "_rows", lambda loop, step: rows.append(original(loop, step)) or rows[-1])
+    original = Batches.of_this_rank
+    monkeypatch.setattr(Batches, "of_this_rank", lambda batches, step: rows.append(original(batches, step)) or rows[-1])
     poison_loss(monkeypatch, {6})
     with pytest.raises(TrainingFault) as caught:
         run_job(sft(paths, tmp_path / "out"))
@@ -97,15 +97,15 @@ def test_too_many_in_a_row_end_the_run(paths: dict[str, str], tmp_path: Path, mo
 def test_a_broken_weight_is_named_and_ends_the_run_at_once(
     paths: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = SupervisedLoop.update
+    original = OfflineSteps.update
 
-    def update(loop: SupervisedLoop, step: int) -> dict[str, float]:
+    def update(steps: OfflineSteps, step: int) -> dict[str, float]:
         if step == 4:
             with torch.no_grad():
-                loop._engine.module.model.norm.weight[3] = torch.inf
-        return original(loop, step)
+                steps._engine.module.model.norm.weight[3] = torch.inf
+        return original(steps, step)
 
-    monkeypatch.setattr(SupervisedLoop, "update", update)
+    monkeypatch.setattr(OfflineSteps, "update", update)
     with pytest.raises(TrainingFault, match=r"step 4 .*the weight model: model.norm.weight is broken itself, --resume"):
         run_job(sft(paths, tmp_path / "out", "--on_nan skip"))
 

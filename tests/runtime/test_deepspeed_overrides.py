@@ -20,7 +20,6 @@ from dschat.runtime.deepspeed_overrides import (
     TrainingFlags,
     blaming,
     check_overrides,
-    overridden_settings,
     overrides_of,
 )
 
@@ -64,11 +63,15 @@ def refusal(folder: Path, entries: Any, model: Trained, **changes: Any) -> str:
     return message.removeprefix(start)
 
 
+def engine_of(model: Trained, overrides: dict[str, Any]) -> Any:
+    settings = merged(training_settings(model.placement, model.optimization), overrides)
+    return training_engine(torch.nn.Linear(4, 4), settings, model.optimization)
+
+
 def test_without_the_flag_nothing_is_asked_and_nothing_changes() -> None:
     check_overrides(RuntimeConfig(), lambda: pytest.fail("no model need be described"))
     model = trained()
     assert overrides_of(RuntimeConfig(), model) == {}
-    assert overridden_settings(model, {}) == training_settings(model.placement, model.optimization)
 
 
 ALLOWED = {
@@ -99,8 +102,7 @@ def test_what_no_flag_sets_replaces_one_entry_of_the_settings(name: str, tmp_pat
     config = runtime(tmp_path, nested(name, ALLOWED[name]))
     check_overrides(config, lambda: {"model": model})
     overrides = overrides_of(config, model)
-    before = training_settings(model.placement, model.optimization)
-    assert overridden_settings(model, overrides) == merged(before, nested(name, ALLOWED[name]))
+    assert overrides == nested(name, ALLOWED[name])
     assert dict(flattened(overrides)) == {name: ALLOWED[name]}
 
 
@@ -327,7 +329,7 @@ def test_an_engine_runs_with_what_the_file_says(tmp_path: Path) -> None:
     }  # fmt: skip
     model = trained()
     overrides = overrides_of(runtime(tmp_path, said), model)
-    engine = training_engine(torch.nn.Linear(4, 4), overridden_settings(model, overrides), model.optimization)
+    engine = engine_of(model, overrides)
     assert engine.gradient_clipping() == 0.5
     assert engine.zero_reduce_bucket_size() == 77_000
     assert engine.train_micro_batch_size_per_gpu() == 4
@@ -341,7 +343,7 @@ def test_what_breaks_an_engine_only_when_it_is_built_is_blamed_on_the_file(tmp_p
     config = runtime(tmp_path, {"data_types": {"grad_accum_dtype": "fp7"}, "gradient_clipping": 0.5})
     overrides = overrides_of(config, model)
     with pytest.raises(UserError) as caught, blaming(config, overrides):
-        training_engine(torch.nn.Linear(4, 4), overridden_settings(model, overrides), model.optimization)
+        engine_of(model, overrides)
     names = "data_types.grad_accum_dtype, gradient_clipping"
     assert str(caught.value).startswith(
         f"--deepspeed_config {tmp_path}/over.json: DeepSpeed does not start with {names} ("

@@ -24,7 +24,7 @@ Count = Literal[
     "rows", "kept", "shortened_prompts", "longest_prompt",
     "unreadable", "empty_prompts", "empty_responses", "without_tests", "equal_pairs", "too_long",
 ]  # fmt: skip
-Tally = Counter[Count]
+Tally = Counter[str]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from transformers import PreTrainedModel
 
 from dschat.generation.base import Answers, EndTokens, Generator, RowSeed, Sampling
 from dschat.generation.hugging_face import HuggingFaceGenerator, HuggingFaceSettings
+from dschat.runtime.training_engine import TrainingEngine
 
 __all__ = ["Answers", "EndTokens", "Generator", "HuggingFaceSettings", "RowSeed", "Sampling", "build_generator"]
 
 
-def build_generator(policy: Any, ends: EndTokens, settings: HuggingFaceSettings) -> Generator:
+def build_generator(
+    policy: TrainingEngine | PreTrainedModel, ends: EndTokens, settings: HuggingFaceSettings
+) -> Generator:
     """The generator that the settings describe.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event, Thread
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +24,10 @@ from transformers import (
 from dschat.data.batches import PromptBatch
 from dschat.generation.base import Answers, EndTokens, RowSeed, Sampling, broken_logits
 from dschat.generation.row_numbers import RowSampler
+from dschat.models.reward_model import hugging_face_model
 from dschat.models.tokenizer import Vocabulary
 from dschat.runtime.distributed import ZERO_PARTITIONED, whole_weights
+from dschat.runtime.training_engine import TrainingEngine
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class HuggingFaceSettings:
 class HuggingFaceGenerator:
     """Continues prompts with the library's `generate`, on a DeepSpeed engine or a plain model."""
 
-    def __init__(self, policy: Any, ends: EndTokens, *, gather: bool = False) -> None:
+    def __init__(self, policy: TrainingEngine | PreTrainedModel, ends: EndTokens, *, gather: bool = False) -> None:
         """
         Args:
             policy: the DeepSpeed engine around a causal language model, or the model itself.
@@ -140,14 +142,14 @@ class HuggingFaceGenerator:
         )
 
     @contextmanager
-    def _model(self) -> Iterator[Any]:
+    def _model(self) -> Iterator[PreTrainedModel]:
         """The model with whole weights; for as long its own generation config says nothing.
 
         The library takes what a passed config leaves out from the model's, which a model folder's
         generation_config.json has filled: an empty one in its place holds for every field there is or will be.
         """
-        plain = isinstance(self._policy, PreTrainedModel)
-        model = self._policy if plain else self._policy.module
+        policy = self._policy
+        model = policy if isinstance(policy, PreTrainedModel) else hugging_face_model(policy.module)
         if model.training:
             raise RuntimeError(
                 "generation in training mode gives wrong tokens under gradient checkpointing; call eval()"
@@ -155,26 +157,29 @@ class HuggingFaceGenerator:
         own = model.generation_config
         model.generation_config = GenerationConfig()
         try:
-            if plain:
-                yield model
+            if isinstance(policy, PreTrainedModel):
+                yield policy
             else:
-                with whole_weights(self._policy, gather=self._gather) as whole:
-                    yield cast(PreTrainedModel, whole)
+                with whole_weights(policy, gather=self._gather):
+                    yield model
         finally:
             model.generation_config = own
 
     def _call(
         self,
-        model: Any,
+        model: PreTrainedModel,
         prompts: PromptBatch,
         settings: GenerationConfig,
         processors: Sequence[LogitsProcessor],
         **more: Any,
     ) -> Tensor:
         """Prompts and what follows them, [B, P + R] int64."""
-        plain = model is self._policy
-        if plain:
-            prompts = prompts.to(model.device)
+        policy = self._policy
+        in_step = False
+        if isinstance(policy, PreTrainedModel):
+            prompts = prompts.to(policy.device)
+        else:
+            in_step = policy.zero_optimization_stage() == ZERO_PARTITIONED and not self._gather
         # the library types it for classes of its own alone
         generate: Callable[..., Tensor] = getattr(model, "generate")  # noqa: B009
         with torch.no_grad():
@@ -184,9 +189,7 @@ class HuggingFaceGenerator:
                 generation_config=settings,
                 logits_processor=LogitsProcessorList(processors),
                 # its default depends on an object that may be gone: say it
-                synced_gpus=not plain
-                and self._policy.zero_optimization_stage() == ZERO_PARTITIONED
-                and not self._gather,
+                synced_gpus=in_step,
                 **more,
             )
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from dschat.errors import UserError
@@ -100,11 +101,13 @@ def positional_inputs(model_class: type, attention_mask: Tensor) -> dict[str, Te
     return inputs
 
 
-def response_logits(model: nn.Module, model_class: type, sequences: Tensor, mask: Tensor, *, width: int) -> Tensor:
+def response_logits(
+    model: Callable[..., Any], model_class: type, sequences: Tensor, mask: Tensor, *, width: int
+) -> Tensor:
     """Logits that predict the last `width` tokens of each row.
 
     Args:
-        model: a causal language model or the DeepSpeed engine around it.
+        model: a causal language model, or what is called like it: a DeepSpeed engine, a model without its adapter.
         model_class: the model's class.
         sequences: [B, L] token ids.
         mask: [B, L], 1 on real tokens.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import init_empty_weights
@@ -139,10 +139,23 @@ def adapter_off(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
+class _Adapted(Protocol):
+    """An adapted model, or the engine that trains it."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The model."""
+        ...
+
+    def __call__(self, *args: Any, **inputs: Any) -> Any:
+        """What its forward returns."""
+        ...
+
+
 class WithoutAdapter:
     """The frozen model inside an adapted one, called like it: no second copy of the weights is kept."""
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: _Adapted) -> None:
         """Look into the adapted model.
 
         Args:
@@ -161,6 +174,17 @@ class WithoutAdapter:
             raise RuntimeError("the frozen model is read in training mode, with dropout; call eval() first")
         with adapter_off(self._engine.module):
             return self._engine(**inputs)
+
+
+FrozenModel = nn.Module | WithoutAdapter
+"""A model that is called and never trained: a module, a DeepSpeed engine around one, or a trained one's inside."""
+
+
+def inner_module(model: FrozenModel | _Adapted) -> nn.Module:
+    """The module that a DeepSpeed engine or `WithoutAdapter` holds; any other module itself."""
+    inner = getattr(model, "module", model)
+    assert isinstance(inner, nn.Module)
+    return inner
 
 
 def save_weights(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: Path) -> None:

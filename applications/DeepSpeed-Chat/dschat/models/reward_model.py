@@ -37,6 +37,13 @@ class TokenScorer(nn.Module):
         return scores.squeeze(-1).float()
 
 
+def hugging_face_model(module: nn.Module) -> PreTrainedModel:
+    """The library's model in the module that an engine holds: the module itself, or what a token scorer asks."""
+    model = module.model if isinstance(module, TokenScorer) else module
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
 def load_token_scorer(
     checked: CheckedModel,
     *,

@@ -1,28 +1,40 @@
-"""The one training loop of steps 1 and 2: epochs, evaluation, metrics. What is learned is the objective's business."""
+"""What the stages on data fixed beforehand have in common: rows, micro-batches, one step of one model, evaluation."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from dschat.config.training import ScheduleConfig, SupervisedConfig
 from dschat.data.order import epoch_order, rank_rows, steps_per_epoch
+from dschat.models.reward_model import hugging_face_model
+from dschat.preparation import Prepared
 from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import BrokenSteps, NonFinite
-from dschat.runtime.logging import step_progress
 from dschat.runtime.metrics import Sums
-from dschat.runtime.run import ResumableRun
+from dschat.runtime.model_folders import export_model, link_files
 from dschat.runtime.stepping import step_all
+from dschat.runtime.training_engine import TrainingEngine
 
 Rows = Sequence[Mapping[str, Any]]
+
+
+class Batch(Protocol):
+    """A padded batch of tokenised rows."""
+
+    def to(self: B, device: torch.device) -> B:
+        """The same on another device."""
+        ...
+
+
+B = TypeVar("B", bound=Batch)
 
 
 @dataclass(frozen=True)
@@ -35,112 +47,121 @@ class BatchResult:
     """What else is averaged."""
 
 
-class Objective(Protocol):
-    """What a step learns: how rows become a batch, and a batch a loss."""
+class Objective(Protocol[B]):
+    """What a stage learns: how rows become a batch, and a batch a loss."""
 
-    def collate(self, items: Rows) -> Any:
+    def collate(self, items: Rows) -> B:
         """A padded batch of tokenised rows."""
         ...
 
-    def weight(self, batch: Any) -> int:
+    def weight(self, batch: B) -> int:
         """How much of the batch counts: tokens with a label, or pairs."""
         ...
 
-    def num_tokens(self, batch: Any) -> int:
+    def num_tokens(self, batch: B) -> int:
         """Real tokens of the batch, for the rate."""
         ...
 
-    def __call__(self, engine: Any, batch: Any) -> BatchResult:
+    def __call__(self, engine: TrainingEngine, batch: B) -> BatchResult:
         """Run the model on a batch that lies on its device."""
         ...
 
 
 @dataclass(frozen=True)
-class LoopSettings:
-    """What the loop needs to know of the run."""
+class Batches:
+    """How the training rows become optimizer steps."""
 
     training: SupervisedConfig
     schedule: ScheduleConfig
     seed: int
-    output: Path
-    tensorboard: Path | None
-    title: str
-    shown_metrics: tuple[str, ...]
+    """Of the order."""
+    rows: int
+    """Of the training set."""
 
     @property
     def rows_per_step(self) -> int:
         """Rows of one optimizer step over all ranks."""
         return self.training.per_device_train_batch_size * self.schedule.gradient_accumulation_steps * world_size()
 
-    def total_updates(self, rows: int) -> int:
-        """Optimizer steps in all, for a training set of `rows` rows."""
-        steps = self.schedule.num_train_epochs * steps_per_epoch(rows, self.rows_per_step)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps of one pass over the rows."""
+        return steps_per_epoch(self.rows, self.rows_per_step)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all."""
+        steps = self.schedule.num_train_epochs * self.steps_per_epoch
         return min(steps, self.schedule.max_steps) if self.schedule.max_steps else steps
 
+    def of_this_rank(self, step: int) -> list[list[int]]:
+        """Numbers of the training rows in each of this rank's micro-batches of one optimizer step, from 1."""
+        epoch, within = divmod(step - 1, self.steps_per_epoch)
+        order = epoch_order(self.rows, seed=self.seed, epoch=epoch)
+        mine = rank_rows(order, step=within, global_batch=self.rows_per_step, rank=rank(), world=world_size())
+        size = self.training.per_device_train_batch_size
+        count = self.schedule.gradient_accumulation_steps
+        return [mine[number * size : (number + 1) * size] for number in range(count)]
 
-class SupervisedLoop:
-    """Trains one engine on one objective; all ranks run it together."""
+
+class OfflineSteps(Generic[B]):
+    """The steps of a stage that trains one model on rows; see `dschat.loop.Stage`.
+
+    It evaluates before the first step, after every epoch, at the end and at every --eval_interval, and saves then too,
+    but before the first step.
+    """
 
     def __init__(
         self,
-        engine: Any,
-        objective: Objective,
-        settings: LoopSettings,
-        *,
-        train: Rows,
-        evaluation: Rows,
-        device: torch.device,
+        engine: TrainingEngine,
+        objective: Objective[B],
+        batches: Batches,
+        prepared: Prepared,
         broken: BrokenSteps,
+        *,
+        title: str,
+        shown_metrics: tuple[str, ...],
     ) -> None:
+        """
+        Args:
+            engine: trains the model.
+            objective: what is learned.
+            batches: which rows a step takes.
+            prepared: rows to train and to evaluate on, folder, device.
+            broken: is told what became of every update.
+            title, shown_metrics: of the progress bar.
+        """
+        self.title = title
+        self.shown_metrics = shown_metrics
         self._engine = engine
         self._objective = objective
-        self._settings = settings
-        self._train = train
-        self._evaluation = evaluation
-        self._device = device
+        self._batches = batches
+        self._prepared = prepared
+        self._train = prepared.data.train
+        self._evaluation = prepared.data.evaluation
         self._broken = broken
+        self._device = prepared.device
 
-    def run(self, save: Callable[[int], None], run: ResumableRun) -> None:
-        """Train to the end; evaluate before, after every epoch, at the end and at every --eval_interval.
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps in all."""
+        return self._batches.total_steps
 
-        Args:
-            save: called with the step number after every evaluation but the first.
-            run: says which steps are left, and is told of every one that is done.
-        """
-        settings = self._settings
-        total = settings.total_updates(len(self._train))
-        per_epoch = steps_per_epoch(len(self._train), settings.rows_per_step)
-        interval = settings.training.eval_interval
-        with (
-            run,
-            run.metrics_log(settings.tensorboard) as log,
-            step_progress(total, settings.title) as progress,
-        ):
-            if run.done == 0:
-                log.write(0, self.evaluate())
-            for step in run.steps(total):
-                metrics = self._guarded_update(step)
-                due = step == total or step % per_epoch == 0 or (interval and step % interval == 0)
-                if due:
-                    metrics |= self.evaluate()
-                metrics["run_seconds"] = run.seconds
-                log.write(step, metrics)
-                progress.advance(step, metrics, settings.shown_metrics)
-                if due:
-                    save(step)
-                run.step_done(step, last=step == total)
+    def evaluation_due(self, step: int) -> bool:
+        """Whether to evaluate after a step."""
+        interval = self._batches.training.eval_interval
+        at_interval = interval > 0 and step % interval == 0
+        return step == self.total_steps or step % self._batches.steps_per_epoch == 0 or at_interval
 
-    def _guarded_update(self, step: int) -> dict[str, float]:
-        """The step's metrics, or those of a step that was left out."""
-        started = time.perf_counter()
-        try:
-            metrics = self.update(step)
-        except NonFinite as fault:
-            rows = self._rows(step)
-            positions = range(len(rows)) if fault.positions is None else fault.positions
-            self._broken.handle(fault, [row for position in positions for row in rows[position]])
-            metrics = {"step_seconds": time.perf_counter() - started}
-        return metrics | {"skipped_steps": self._broken.skipped}
+    def saving_due(self, step: int) -> bool:
+        """Whether to save the model after a step."""
+        return self.evaluation_due(step)
+
+    def rows_of(self, fault: NonFinite, step: int) -> list[int]:
+        """Numbers of this rank's training rows that a fault belongs to, whose positions are micro-batches."""
+        rows = self._batches.of_this_rank(step)
+        positions = range(len(rows)) if fault.positions is None else fault.positions
+        return [row for position in positions for row in rows[position]]
 
     def update(self, step: int) -> dict[str, float]:
         """One optimizer step, number `step` from 1; every token or pair of it weighs the same on every rank."""
@@ -173,11 +194,11 @@ class SupervisedLoop:
         return self._step_metrics(sums, tokens, started, step)
 
     @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, step: int) -> dict[str, float]:
         """Loss and metrics on held-out rows, each row once, under names that start with `eval_`."""
         self._engine.eval()
-        size = self._settings.training.per_device_eval_batch_size
-        limit = self._settings.training.eval_iters * size * world_size()
+        size = self._batches.training.per_device_eval_batch_size
+        limit = self._batches.training.eval_iters * size * world_size()
         count = min(len(self._evaluation), limit) if limit else len(self._evaluation)
         sums = Sums()
         for batch_number in range(math.ceil(count / (size * world_size()))):
@@ -189,23 +210,19 @@ class SupervisedLoop:
                 sums += Sums.of({"loss": (result.loss_sum, float(self._objective.weight(batch)))}) + result.metrics
         return {f"eval_{name}": value for name, value in sums.means(self._device).items()}
 
-    def _micro_batches(self, step: int) -> list[tuple[Any, bool]]:
+    def save(self, step: int) -> None:
+        """Write the model as `<output>/step_<n>` and link it from `<output>` itself."""
+        folder = self._prepared.output / f"step_{step}"
+        export_model(hugging_face_model(self._engine.module), self._prepared.tokenizer, folder)
+        link_files(folder, self._prepared.output)
+
+    def _micro_batches(self, step: int) -> list[tuple[B, bool]]:
         """This rank's micro-batches of one optimizer step, and whether each holds real rows."""
         batches = []
-        for rows in self._rows(step):
+        for rows in self._batches.of_this_rank(step):
             items = [self._train[i] for i in rows] or [self._train[0]]
             batches.append((self._objective.collate(items).to(self._device), bool(rows)))
         return batches
-
-    def _rows(self, step: int) -> list[list[int]]:
-        """Numbers of the training rows in each of this rank's micro-batches of one optimizer step."""
-        settings = self._settings
-        epoch, within = divmod(step - 1, steps_per_epoch(len(self._train), settings.rows_per_step))
-        order = epoch_order(len(self._train), seed=settings.seed, epoch=epoch)
-        mine = rank_rows(order, step=within, global_batch=settings.rows_per_step, rank=rank(), world=world_size())
-        size = settings.training.per_device_train_batch_size
-        count = settings.schedule.gradient_accumulation_steps
-        return [mine[number * size : (number + 1) * size] for number in range(count)]
 
     def _step_metrics(self, sums: Sums, tokens: int, started: float, step: int) -> dict[str, float]:
         all_tokens = reduce_sum(torch.tensor(float(tokens), dtype=torch.float64, device=self._device))
@@ -214,7 +231,7 @@ class SupervisedLoop:
         if norm is not None:
             metrics["grad_norm"] = float(norm)
         metrics["learning_rate"] = self._engine.get_lr()[0]
-        metrics["epoch"] = step / steps_per_epoch(len(self._train), self._settings.rows_per_step)
+        metrics["epoch"] = step / self._batches.steps_per_epoch
         metrics["step_seconds"] = time.perf_counter() - started
         metrics["tokens_per_second"] = float(all_tokens) / metrics["step_seconds"]
         return metrics

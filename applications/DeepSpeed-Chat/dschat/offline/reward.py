@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
-from torch import nn
 
 from dschat.config.steps import RewardTrainingConfig
 from dschat.data.batches import PairBatch
 from dschat.data.collate import collate_pairs
 from dschat.data.stages import REWARD
-from dschat.models.causal_lm import enable_gradient_checkpointing
-from dschat.models.lora import add_adapter
 from dschat.models.reward_model import end_scores, load_token_scorer, pairwise_loss
 from dschat.offline.loop import BatchResult, Rows
-from dschat.offline.setup import prepare_supervised, train_supervised
-from dschat.preparation import Prepared, claimed
-from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
+from dschat.offline.setup import OfflineStage, run_offline
 from dschat.runtime.metrics import Sums
+from dschat.runtime.training_engine import TrainingEngine
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ class PairwiseObjective:
         """Number of real tokens."""
         return int(batch.attention_mask.sum())
 
-    def __call__(self, engine: Any, batch: PairBatch) -> BatchResult:
+    def __call__(self, engine: TrainingEngine, batch: PairBatch) -> BatchResult:
         """Summed pairwise loss; accuracy and mean end scores."""
         scores = engine(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
         losses = pairwise_loss(scores, batch.attention_mask, batch.input_ids)
@@ -61,29 +56,11 @@ class PairwiseObjective:
 
 def run_reward_training(config: RewardTrainingConfig) -> None:
     """Train step 2 from checked settings to a saved reward model."""
-    with claimed(config.output, dry_run=config.runtime.dry_run):
-        prepared = prepare_supervised(config, REWARD)
-        train_supervised(
-            config,
-            prepared,
-            PairwiseObjective(int(prepared.tokenizer.pad_token_id)),
-            partial(_load, config, prepared),
-            hf_model=lambda scorer: scorer.model,
-            title="reward model",
-            shown=("loss", "accuracy", "eval_loss", "eval_accuracy", "learning_rate"),
-        )
-
-
-def _load(config: RewardTrainingConfig, prepared: Prepared) -> nn.Module:
-    scorer = load_token_scorer(
-        prepared.model,
-        fresh_head=True,
-        dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
-        dropout=config.training.dropout,
-        four_bit=config.adapter is not None and config.adapter.quantized,
+    stage = OfflineStage(
+        data=REWARD,
+        objective=lambda model: PairwiseObjective(model.pad_token_id),
+        load=partial(load_token_scorer, fresh_head=True),
+        title="reward model",
+        shown_metrics=("loss", "accuracy", "eval_loss", "eval_accuracy", "learning_rate"),
     )
-    if config.adapter is not None:
-        add_adapter(scorer.model, config.adapter, seed=config.runtime.seed)
-    if config.training.gradient_checkpointing:
-        enable_gradient_checkpointing(scorer.model)
-    return scorer
+    run_offline(config, stage)

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import torch
-from torch import nn
 
 from dschat.config.steps import SFTConfig
 from dschat.data.batches import SFTBatch
 from dschat.data.collate import IGNORED_LABEL, collate_sft
 from dschat.data.stages import SFTStage
-from dschat.models.causal_lm import (
-    enable_gradient_checkpointing,
-    load_causal_lm,
-    positional_inputs,
-    token_log_probs,
-)
-from dschat.models.lora import add_adapter
+from dschat.models.causal_lm import load_causal_lm, positional_inputs, token_log_probs
 from dschat.offline.loop import BatchResult, Rows
-from dschat.offline.setup import prepare_supervised, train_supervised
-from dschat.preparation import Prepared, claimed
-from dschat.runtime.deepspeed_config import TORCH_DTYPES, usable_dtype
+from dschat.offline.setup import OfflineStage, run_offline
 from dschat.runtime.metrics import Sums
+from dschat.runtime.training_engine import TrainingEngine
 
 
 @dataclass(frozen=True)
@@ -46,7 +36,7 @@ class SFTObjective:
         """Number of real tokens."""
         return int(batch.attention_mask.sum())
 
-    def __call__(self, engine: Any, batch: SFTBatch) -> BatchResult:
+    def __call__(self, engine: TrainingEngine, batch: SFTBatch) -> BatchResult:
         """Summed negative log-likelihood, and the share of tokens that the model would have chosen itself."""
         inputs = positional_inputs(type(engine.module), batch.attention_mask)
         logits = engine(input_ids=batch.input_ids, use_cache=False, **inputs).logits[:, :-1]
@@ -62,29 +52,12 @@ class SFTObjective:
 
 def run_sft(config: SFTConfig) -> None:
     """Train step 1 from checked settings to a saved model folder."""
-    with claimed(config.output, dry_run=config.runtime.dry_run):
-        prepared = prepare_supervised(config, SFTStage(more_paths=tuple(config.sft_data.sft_only_data_path)))
-        objective = SFTObjective(int(prepared.tokenizer.pad_token_id), config.sft_data.loss_on_prompt)
-        train_supervised(
-            config,
-            prepared,
-            objective,
-            partial(_load, config, prepared),
-            hf_model=lambda module: module,
-            title="SFT",
-            shown=("loss", "token_accuracy", "eval_loss", "learning_rate"),
-        )
-
-
-def _load(config: SFTConfig, prepared: Prepared) -> nn.Module:
-    model = load_causal_lm(
-        prepared.model,
-        dtype=TORCH_DTYPES[usable_dtype(config.runtime)],
-        dropout=config.training.dropout,
-        four_bit=config.adapter is not None and config.adapter.quantized,
+    loss_on_prompt = config.sft_data.loss_on_prompt
+    stage = OfflineStage(
+        data=SFTStage(more_paths=tuple(config.sft_data.sft_only_data_path)),
+        objective=lambda model: SFTObjective(model.pad_token_id, loss_on_prompt),
+        load=load_causal_lm,
+        title="SFT",
+        shown_metrics=("loss", "token_accuracy", "eval_loss", "learning_rate"),
     )
-    if config.adapter is not None:
-        add_adapter(model, config.adapter, seed=config.runtime.seed)
-    if config.training.gradient_checkpointing:
-        enable_gradient_checkpointing(model)
-    return model
+    run_offline(config, stage)

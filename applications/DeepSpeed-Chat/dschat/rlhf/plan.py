@@ -9,17 +9,16 @@ from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.order import steps_per_epoch
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.data.stages import PPOStage
+from dschat.engines import check_deepspeed_file, estimated
 from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import check_same_tokenizer
 from dschat.preparation import Prepared, cache_folder, check_named_model, join_ranks, one_step, prepare
 from dschat.rlhf.reward_sources import check_reward_source
-from dschat.rlhf.rlhf_engine import Checkpoints, trained_models
-from dschat.runtime.deepspeed_config import Placement, training_stage, usable_dtype
-from dschat.runtime.deepspeed_overrides import check_overrides
+from dschat.rlhf.rlhf_engine import Checkpoints, ppo_roles
 from dschat.runtime.distributed import main_process_first, world_size
-from dschat.runtime.memory import count_parameters, estimate, estimate_adapted, estimate_average
+from dschat.runtime.memory import estimate_average
 
 logger = logging.getLogger(__name__)
 
@@ -50,8 +49,9 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
             "--max_prompt_seq_len and --max_answer_seq_len",
         )
     check_adapter(critic.config, config.critic_adapter)
+    checkpoints = Checkpoints(actor, critic, fresh_critic_head=not config.has_reward_checkpoint)
     device = join_ranks(config.runtime)
-    check_overrides(config.runtime, lambda: trained_models(config, usable_dtype(config.runtime), total_updates=1))
+    check_deepspeed_file(config.runtime, lambda: ppo_roles(config, checkpoints, total_updates=1).all())
     stage = PPOStage(needs_tests=not config.has_reward_checkpoint)
     prepared = prepare(config, actor, device, stage, max_length=config.rollout.max_prompt_seq_len)
     if not config.has_reward_checkpoint:
@@ -59,7 +59,7 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
         logger.info(
             "scores come from unit tests, without a reward model; the critic starts from %s with %s", critic.path, head
         )
-    return prepared, Checkpoints(actor, critic, fresh_critic_head=not config.has_reward_checkpoint)
+    return prepared, checkpoints
 
 
 def _critic(config: PPOConfig, actor: CheckedModel) -> CheckedModel:
@@ -124,34 +124,15 @@ def describe_plan(config: PPOConfig, plan: Plan, prompts: int) -> str:
     )
 
 
-def memory_report(config: PPOConfig, checkpoints: Checkpoints) -> list[str]:
+def memory_report(config: PPOConfig, checkpoints: Checkpoints, plan: Plan) -> list[str]:
     """One line per model: what it keeps on each device."""
-    dtype = usable_dtype(config.runtime)
-    offload, models = config.runtime.offload, config.models
-    trained = [training_stage(stage, dtype) for stage in (models.actor_zero_stage, models.critic_zero_stage)]
-    reference = Placement(models.reference_zero_stage, dtype, models.offload_reference_model)
-    adapters = (config.actor_adapter, config.critic_adapter)
-    roles = [
-        ("actor", checkpoints.actor.config, Placement(trained[0], dtype, offload), True, adapters[0]),
-        ("reference", checkpoints.actor.config, reference, False, adapters[0]),
-        ("critic", checkpoints.critic.config, Placement(trained[1], dtype, offload), True, adapters[1]),
-    ]
-    if config.uses_reward_model:
-        reward = Placement(models.reward_zero_stage, dtype, offload)
-        roles.append(("reward model", checkpoints.critic.config, reward, False, adapters[1]))
-    lines = []
-    for role, shape, placement, is_trained, adapter in roles:
-        if is_trained:
-            lines.append(str(estimate_adapted(role, shape, placement, adapter, world_size=world_size())))
-        elif adapter is not None and adapter.alone:
-            lines.append(f"{role}: no memory of its own, it is the trained model without its adapter")
-        else:
-            size = count_parameters(shape)
-            lines.append(str(estimate(role, size, placement, trained=False, world_size=world_size())))
+    lines = [estimated(role) for role in ppo_roles(config, checkpoints, total_updates=plan.updates).all()]
     if config.averaging.enable_ema:
-        in_host_memory = models.offload_reference_model
         average = estimate_average(
-            checkpoints.actor.config, adapters[0], in_host_memory=in_host_memory, world_size=world_size()
+            checkpoints.actor.config,
+            config.actor_adapter,
+            in_host_memory=config.models.offload_reference_model,
+            world_size=world_size(),
         )
         lines.append(str(average))
     return lines

@@ -1,11 +1,10 @@
-"""The loop of step 3: PPO steps, evaluations and saves."""
+"""What step 3 does at each step: rollouts, updates, evaluations, saves."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,23 +13,20 @@ from dschat.config.steps import PPOConfig
 from dschat.data.batches import PromptBatch
 from dschat.data.collate import collate_prompts
 from dschat.data.order import epoch_order, steps_per_epoch, wrapped_rows
-from dschat.preparation import Prepared, tensorboard_folder
+from dschat.loop import TrainingLoop
+from dschat.preparation import Prepared
 from dschat.rlhf.experience import Experience
 from dschat.rlhf.plan import Plan
 from dschat.rlhf.ppo_trainer import DeepSpeedPPOTrainer
 from dschat.rlhf.rlhf_engine import DeepSpeedRLHFEngine
 from dschat.rlhf.rollout_metrics import ScoredAnswers
 from dschat.runtime.distributed import rank, reduce_sum, world_size
-from dschat.runtime.guards import BrokenSteps, NonFinite
+from dschat.runtime.guards import NonFinite
 from dschat.runtime.health import RunHealth
-from dschat.runtime.logging import show_table, step_progress
+from dschat.runtime.logging import show_table
 from dschat.runtime.metrics import Sums
 from dschat.runtime.model_folders import link
-from dschat.runtime.random_state import seed_generators
-from dschat.runtime.run import Continuation, ResumableRun
-from dschat.runtime.state import TrainingState
 
-SHOWN_METRICS = ("reward", "penalty", "log_ratio", "response_length", "actor_loss", "critic_loss")
 EVALUATED_METRICS = (
     *("reward", "penalty", "log_ratio", "response_length", "ended_share"),
     *("test_pass_rate", "strict_pass_rate"),
@@ -46,8 +42,11 @@ SHOWN_ANSWERS = 4
 SHOWN_CHARACTERS = 300
 
 
-class PPOLoop:
-    """Steps, evaluations and saves, in order; all ranks run it together."""
+class PPOSteps:
+    """The steps of PPO: rollouts, updates, evaluations and saves; see `dschat.loop.Stage`."""
+
+    title = "PPO"
+    shown_metrics = ("reward", "penalty", "log_ratio", "response_length", "actor_loss", "critic_loss")
 
     def __init__(
         self,
@@ -56,56 +55,55 @@ class PPOLoop:
         engine: DeepSpeedRLHFEngine,
         trainer: DeepSpeedPPOTrainer,
         plan: Plan,
-        goes_on: Continuation,
+        loop: TrainingLoop,
     ) -> None:
-        engines = {"actor": engine.actor, "critic": engine.critic}
-        self._broken = BrokenSteps(config.guards, engines, goes_on.store.last_good)
-        self._health = RunHealth(penalty_coef=config.ppo.kl_ctl)
-        self.state = TrainingState(engines, device=prepared.device)
-        """What is saved; parts that change with training are registered here."""
-        self.state.register("broken_steps", self._broken)
-        self.state.register("health", self._health)
-        self.state.register("trainer", trainer)
-        if engine.average is not None:
-            self.state.register("average", engine.average, per_rank=True)
+        """
+        Args:
+            config: settings of step 3.
+            prepared: prompts to train and to evaluate on, folder, device.
+            engine: the four models.
+            trainer: the two halves of a step.
+            plan: the length of the run.
+            loop: will run these steps; it is told what changes with training and has to be saved.
+        """
         self._config = config
         self._prepared = prepared
         self._engine = engine
         self._trainer = trainer
         self._plan = plan
-        self._run = ResumableRun(goes_on, self.state)
-        self._pad = int(prepared.tokenizer.pad_token_id)
+        self._broken = loop.broken
+        self._health = RunHealth(penalty_coef=config.ppo.kl_ctl)
+        self._pad = prepared.model.pad_token_id
         self._batch_rows: list[int] | None = None
         """Rows of the rollout batch in hand, None while the models are updated."""
+        loop.state.register("health", self._health)
+        loop.state.register("trainer", trainer)
+        if engine.average is not None:
+            loop.state.register("average", engine.average, per_rank=True)
 
-    def run(self) -> None:
-        """Train to the end of the plan and leave the last models behind."""
-        # every rank samples answers of its own
-        seed_generators(self._config.runtime.seed + rank())
-        monitoring = self._config.monitoring
-        output = self._prepared.output
+    @property
+    def total_steps(self) -> int:
+        """PPO steps in all."""
+        return self._plan.steps
+
+    def evaluation_due(self, step: int) -> bool:
+        """Whether to evaluate after a step: at every --eval_steps, before the first step and after the last."""
+        interval = self._config.monitoring.eval_steps
+        return bool(interval) and (step % interval == 0 or step == self.total_steps)
+
+    def saving_due(self, step: int) -> bool:
+        """Whether to save the models after a step: at every --save_steps, and after the last."""
         interval = self._config.saving.save_steps
-        tensorboard = tensorboard_folder(self._config.output, output)
-        with (
-            self._run as run,
-            run.metrics_log(tensorboard) as log,
-            step_progress(self._plan.steps, "PPO") as progress,
-        ):
-            if monitoring.eval_steps and run.done == 0:
-                log.write(0, self.evaluate(step=0))
-            for step in run.steps(self._plan.steps):
-                metrics = self._guarded_step(step)
-                last = step == self._plan.steps
-                if monitoring.eval_steps and (step % monitoring.eval_steps == 0 or last):
-                    metrics |= self.evaluate(step=step)
-                metrics["run_seconds"] = run.seconds
-                log.write(step, metrics)
-                progress.advance(step, metrics, SHOWN_METRICS)
-                if last or (interval and step % interval == 0):
-                    self._save(output / f"step-{step}")
-                run.step_done(step, last=last)
+        return step == self.total_steps or bool(interval and step % interval == 0)
 
-    def evaluate(self, *, step: int) -> dict[str, float]:
+    def save(self, step: int) -> None:
+        """Write the models below `<output>/step-<n>` and link them from `<output>` itself."""
+        folder = self._prepared.output / f"step-{step}"
+        self._engine.save(folder)
+        for role in self._engine.saved_roles:
+            link(folder / role, folder.parent / role)
+
+    def evaluate(self, step: int) -> dict[str, float]:
         """Means over answers to held-out prompts after `step` steps; training's random state is left as it was."""
         rows = self._prepared.data.evaluation
         count = min(self._config.monitoring.eval_prompts, len(rows))
@@ -123,19 +121,8 @@ class PPOLoop:
         metrics = sums.means(device)
         return {f"eval_{name}": metrics[name] for name in EVALUATED_METRICS if name in metrics}
 
-    def _guarded_step(self, step: int) -> dict[str, float]:
-        """The step's metrics, or those of a step that was left out."""
-        started = time.perf_counter()
-        try:
-            metrics = self._step(step)
-        except NonFinite as fault:
-            self._broken.handle(fault, self._rows_of(fault, step))
-            metrics = {"step_seconds": time.perf_counter() - started}
-        else:
-            self._health.look(step, metrics)
-        return metrics | {"skipped_steps": self._broken.skipped}
-
-    def _step(self, step: int) -> dict[str, float]:
+    def update(self, step: int) -> dict[str, float]:
+        """Answer the prompts of a step and learn from it; its metrics over all ranks."""
         started = time.perf_counter()
         rollouts = [self._trainer.generate_experience(prompts, step=step) for prompts in self._prompt_batches(step)]
         experiences = [rollout.experience for rollout in rollouts]
@@ -156,6 +143,7 @@ class PPOLoop:
         metrics["step_seconds"] = time.perf_counter() - started
         if self._config.monitoring.print_answers and step % self._config.monitoring.print_answers_interval == 0:
             _show_answers(step, rollouts[-1].answers)
+        self._health.look(step, metrics)
         return metrics
 
     def _left_out(self, experiences: Sequence[Experience], said: int, step: int) -> bool:
@@ -191,7 +179,7 @@ class PPOLoop:
             yield collate_prompts(mine[first : first + size], pad_token_id=self._pad)
         self._batch_rows = None
 
-    def _rows_of(self, fault: NonFinite, step: int) -> list[int]:
+    def rows_of(self, fault: NonFinite, step: int) -> list[int]:
         """Numbers of this rank's training rows that a fault belongs to, none if it is another rank's.
 
         In the updates rows are mixed; then it is all of the step.
@@ -213,11 +201,6 @@ class PPOLoop:
         epoch, within = divmod(step - 1, steps_per_epoch(count, per_step))
         order = epoch_order(count, seed=self._config.runtime.seed, epoch=epoch)
         return wrapped_rows(order, step=within, global_batch=per_step, rank=rank(), world=world_size())
-
-    def _save(self, folder: Path) -> None:
-        self._engine.save(folder)
-        for role in self._engine.saved_roles:
-            link(folder / role, folder.parent / role)
 
 
 def _show_answers(step: int, answers: ScoredAnswers) -> None:

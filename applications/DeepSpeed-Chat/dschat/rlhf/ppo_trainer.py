@@ -14,6 +14,7 @@ from dschat.data.batches import PromptBatch
 from dschat.data.plain_text import TextBlocks
 from dschat.errors import TrainingFault, UserError
 from dschat.generation.base import Generator, Sampling
+from dschat.models.reward_model import hugging_face_model
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.experience import Experience, Rollout, concatenate
 from dschat.rlhf.macro_actions import segment_advantages
@@ -113,8 +114,8 @@ class DeepSpeedPPOTrainer:
         self._updates = PPOUpdates(engine, config, device=device, text=text)
         self._segmenter = Segmenter(config.macro_actions, tokenizer, config.runtime.seed, parser)
         self._shaper = RewardShaper(config)
-        self._actor_cost = forward_cost(engine.actor.module)
-        self._critic_cost = forward_cost(engine.critic.module.model)
+        self._actor_cost = forward_cost(hugging_face_model(engine.actor.module))
+        self._critic_cost = forward_cost(hugging_face_model(engine.critic.module))
         self._peak_flops = peak_flops(device, engine.dtype)
 
     def generate_experience(self, prompts: PromptBatch, *, step: int) -> ScoredRollout:

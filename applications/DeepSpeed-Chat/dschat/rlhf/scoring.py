@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dschat.models.causal_lm import real_logits, response_logits, token_log_probs
+from dschat.models.lora import FrozenModel
 from dschat.models.tokenizer import Vocabulary
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.regularizers import Penalty, Regularizer, ResponsePositions
 from dschat.rlhf.row_groups import group_rows
 from dschat.runtime.throughput import now
+from dschat.runtime.training_engine import TrainingEngine
 
 MAX_LOGITS = 2**27
 """Logits of one model held at once (256 MiB in 16 bits); at least one row is scored at a time."""
@@ -56,11 +57,9 @@ class PenaltyCost:
 class RolloutModels:
     """The models that a rollout is run through, all in eval mode."""
 
-    actor: Any
-    """The actor's DeepSpeed engine."""
-    reference: nn.Module
-    critic: Any
-    """The critic's DeepSpeed engine."""
+    actor: TrainingEngine
+    reference: FrozenModel
+    critic: TrainingEngine
     model_class: type
     """Class of actor and reference."""
     vocabulary: Vocabulary
@@ -104,7 +103,7 @@ def model_outputs(rollout: Rollout, models: RolloutModels, regularizer: Regulari
     return ModelOutputs(log_probs, reference_log_probs, penalty, values, penalty_metrics=sums, penalty_cost=cost)
 
 
-def response_values(critic: nn.Module, sequences: Tensor, attention_mask: Tensor, *, width: int) -> Tensor:
+def response_values(critic: Callable[..., Tensor], sequences: Tensor, attention_mask: Tensor, *, width: int) -> Tensor:
     """The critic's values before each of the last `width` tokens.
 
     Args:

@@ -14,6 +14,7 @@ from torch import nn
 from dschat.config.runtime import RuntimeConfig
 from dschat.config.training import ScheduleConfig
 from dschat.runtime.distributed import ZERO_PARTITIONED, world_size
+from dschat.runtime.training_engine import TrainingEngine
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def load_partitioned(load: Callable[[], nn.Module], settings: dict[str, Any]) ->
     return model
 
 
-def training_engine(model: nn.Module, settings: dict[str, Any], optimization: Optimization) -> Any:
+def training_engine(model: nn.Module, settings: dict[str, Any], optimization: Optimization) -> TrainingEngine:
     """A DeepSpeed engine that trains `model`, with the published parameter groups and schedule."""
     import deepspeed
     from transformers import get_scheduler

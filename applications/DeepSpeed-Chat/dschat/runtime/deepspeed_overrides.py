@@ -22,7 +22,6 @@ from dschat.runtime.deepspeed_entries import (
     fault,
     first_line,
     flattened,
-    merged,
     partitioned_entries,
     unknown_entry,
 )
@@ -71,13 +70,13 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """The flags of one trained model that have another name in another step, for messages."""
+    """The flags of one trained model that have another name in another step, for messages; here those of one model."""
 
-    learning_rate: str
-    weight_decay: str
-    micro_batch_size: str
-    zero_stage: str
-    gradient_checkpointing: str
+    learning_rate: str = "--learning_rate"
+    weight_decay: str = "--weight_decay"
+    micro_batch_size: str = "--per_device_train_batch_size"
+    zero_stage: str = "--zero_stage"
+    gradient_checkpointing: str = "--gradient_checkpointing"
 
 
 class Trained(NamedTuple):
@@ -101,11 +100,6 @@ def overrides_of(runtime: RuntimeConfig, trained: Trained) -> dict[str, Any]:
     if path is None:
         return {}
     return _selected(_checked(path, runtime, trained), lambda name, _: _lacking(name, trained) is None)
-
-
-def overridden_settings(trained: Trained, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """`training_settings` of a model with what `overrides_of` found."""
-    return merged(training_settings(trained.placement, trained.optimization), overrides)
 
 
 def check_overrides(runtime: RuntimeConfig, trained_models: Callable[[], Mapping[str, Trained]]) -> None:

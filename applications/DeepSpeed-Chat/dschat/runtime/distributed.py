@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dschat.config.runtime import RuntimeConfig
 from dschat.errors import RankFault, TrainingFault, UserError
 from dschat.runtime.rendezvous import free_port, has_agent_store, take_seat
+from dschat.runtime.training_engine import TrainingEngine
 
 T = TypeVar("T")
 
@@ -190,7 +191,7 @@ def gathered(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 
 @contextmanager
-def whole_weights(engine: Any, *, gather: bool) -> Iterator[nn.Module]:
+def whole_weights(engine: TrainingEngine, *, gather: bool) -> Iterator[nn.Module]:
     """The engine's module, ready for `generate`.
 
     Under ZeRO-3 with `gather` the weights are gathered once for the whole body and DeepSpeed's fetching hooks are

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from dschat.config.runtime import GuardConfig
 from dschat.errors import TrainingFault, UserError
 from dschat.runtime.distributed import gather, rank, reduce_max, union
+from dschat.runtime.training_engine import TrainingEngine
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,9 @@ def _as_rows(values: Tensor) -> Tensor:
 class BrokenSteps:
     """Decides about steps with numbers that are not finite: the end of the run, or leaving them out (`--on_nan`)."""
 
-    def __init__(self, guards: GuardConfig, engines: Mapping[str, Any], last_good: Callable[[], str]) -> None:
+    def __init__(
+        self, guards: GuardConfig, engines: Mapping[str, TrainingEngine], last_good: Callable[[], str]
+    ) -> None:
         """
         Args:
             guards: whether to stop, and after how many such steps in a row.

@@ -7,17 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from dschat.config.lora import AdapterSettings
-from dschat.models.lora import WithoutAdapter, adapter_sizes
+from dschat.models.lora import FrozenModel, WithoutAdapter, adapter_sizes, inner_module
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, Placement
 from dschat.runtime.distributed import ZERO_PARTITIONED
 from dschat.runtime.files import MIB
+from dschat.runtime.training_engine import TrainingEngine
 
 FLOAT32_BYTES = 4
 FOUR_BIT_BYTES = 0.516  # 4 bits and the doubly quantized scale of every 64 weights (QLoRA, arXiv 2305.14314, Sec. 3)
@@ -125,18 +126,19 @@ class MemoryMeter:
     """Peaks of this process's memory beyond what it held before: allocated on a GPU, resident on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self.device = device
+        """Whose memory it is."""
         self.peaks: dict[str, int] = {}
         """Bytes, by what went on."""
 
     @contextmanager
     def during(self, what: str) -> Iterator[None]:
         """Measure the body."""
-        before = start_peak(self._device)
+        before = start_peak(self.device)
         yield
-        self.peaks[what] = peak_since(before, self._device)
+        self.peaks[what] = peak_since(before, self.device)
 
-    def describe(self, role: str, model: Any) -> str:
+    def describe(self, role: str, model: TrainingEngine | FrozenModel) -> str:
         """What a model holds, and what it took at most to load it."""
         if isinstance(model, WithoutAdapter):
             return f"{role}: no memory of its own, it is the trained model without its adapter"
@@ -146,14 +148,14 @@ class MemoryMeter:
         )
 
 
-def held_bytes(model: Any) -> int:
+def held_bytes(model: TrainingEngine | nn.Module) -> int:
     """Bytes of a model's weights, gradients and optimizer states that this rank holds, on its device or in host memory.
 
     Args:
         model: a DeepSpeed engine, or a module. What an engine at ZeRO stage 1 or higher holds in buffers of its own
             beside them is not counted.
     """
-    parameters = list(getattr(model, "module", model).parameters())
+    parameters = list(inner_module(model).parameters())
     # under ZeRO-3 the parameter itself is empty
     tensors = [getattr(parameter, "ds_tensor", parameter) for parameter in parameters]
     tensors += [parameter.grad for parameter in parameters if parameter.grad is not None]

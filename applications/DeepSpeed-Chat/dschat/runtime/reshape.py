@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from dschat.errors import UserError
 from dschat.runtime import files
 from dschat.runtime.distributed import barrier, decided_by_main, is_main_process
+from dschat.runtime.training_engine import TrainingEngine
 
 
-def load_reshaped(engine: Any, folder: Path, name: str, scratch: Path) -> str | None:
+def load_reshaped(engine: TrainingEngine, folder: Path, name: str, scratch: Path) -> str | None:
     """Load `folder/name`, which another number of ranks wrote, into an engine of ZeRO stage 1 or higher.
 
     Weights, optimizer states, schedule and counters are taken over. All ranks call it together.

@@ -13,6 +13,7 @@ from dschat.runtime.distributed import is_main_process, rank, world_size
 from dschat.runtime.faults import fault_point
 from dschat.runtime.random_state import random_state, seed_generators, set_random_state
 from dschat.runtime.reshape import load_reshaped
+from dschat.runtime.training_engine import TrainingEngine
 
 SHARED_FILE = "shared.pt"
 FLOAT32_BYTES = 4
@@ -36,7 +37,7 @@ class Stateful(Protocol):
 class TrainingState:
     """Everything that a run changes, under names. All ranks call every method together."""
 
-    def __init__(self, engines: Mapping[str, Any], *, device: torch.device) -> None:
+    def __init__(self, engines: Mapping[str, TrainingEngine], *, device: torch.device) -> None:
         """
         Args:
             engines: DeepSpeed engines in training; each saves weights, optimizer, schedule and loss scale.

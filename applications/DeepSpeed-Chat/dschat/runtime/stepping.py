@@ -12,11 +12,12 @@ from torch import Tensor
 from dschat.runtime.distributed import ZERO_PARTITIONED
 from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import NonFinite, check_finite
+from dschat.runtime.training_engine import TrainingEngine
 
 MIN_LOSS_SCALE = 1.0
 
 
-def step_all(engines: Mapping[str, Any], losses: Mapping[str, Tensor], *, step: int) -> bool:
+def step_all(engines: Mapping[str, TrainingEngine], losses: Mapping[str, Tensor], *, step: int) -> bool:
     """Step every engine at the end of its accumulated micro-batches, or drop the gradients of all.
 
     Args:
@@ -48,7 +49,7 @@ def step_all(engines: Mapping[str, Any], losses: Mapping[str, Tensor], *, step: 
     return True
 
 
-def gradients_are_finite(engine: Any) -> bool:
+def gradients_are_finite(engine: TrainingEngine) -> bool:
     """Whether the accumulated gradients, summed over the ranks, are; all ranks call it together and agree."""
     # Private in DeepSpeed; the dependency is pinned to the release that this was tested on.
     stage = engine.zero_optimization_stage()
@@ -63,7 +64,7 @@ def gradients_are_finite(engine: Any) -> bool:
     return all(bool(torch.isfinite(norm)) and bool(norm >= 0) for norm in map(torch.as_tensor, norms))
 
 
-def _can_shrink(engine: Any) -> bool:
+def _can_shrink(engine: TrainingEngine) -> bool:
     """Whether an overflow makes the loss scale of fp16 smaller: not where it was fixed or is the smallest already."""
     if not engine.fp16_enabled():
         return False
@@ -75,12 +76,12 @@ def _can_shrink(engine: Any) -> bool:
     return dynamic and float(optimizer.loss_scale) > MIN_LOSS_SCALE
 
 
-def _drop_all(engines: Mapping[str, Any]) -> None:
+def _drop_all(engines: Mapping[str, TrainingEngine]) -> None:
     for engine in engines.values():
         _drop_step(engine)
 
 
-def _drop_step(engine: Any) -> None:
+def _drop_step(engine: TrainingEngine) -> None:
     """Have DeepSpeed do what it does when gradients overflow: count the step, change nothing, drop the gradients."""
     optimizer = engine.optimizer
     stage = engine.zero_optimization_stage()

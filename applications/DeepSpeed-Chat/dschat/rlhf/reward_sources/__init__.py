@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from torch import nn
-
 from dschat.code_execution.apps_tests import GradingRules
 from dschat.code_execution.pool import BATCH_SECONDS, GradingPool, SandboxChoice, default_workers
 from dschat.code_execution.records import MEBIBYTE
 from dschat.config.rewards import LearnedRewardConfig, RewardConfig, UnitTestRewardConfig
+from dschat.models.lora import FrozenModel
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
 from dschat.rlhf.reward_sources.learned_model import LearnedModelReward
 from dschat.rlhf.reward_sources.python_function import FunctionReward, load_reward_function
@@ -29,7 +28,7 @@ def check_reward_source(config: RewardConfig) -> None:
                 load_reward_function(name)
 
 
-def build_reward_source(config: RewardConfig, *, reward_model: nn.Module | None = None) -> RewardSource:
+def build_reward_source(config: RewardConfig, *, reward_model: FrozenModel | None = None) -> RewardSource:
     """The reward source that a section of settings describes.
 
     Args:
@@ -74,7 +73,7 @@ def open_grading_pool(config: UnitTestRewardConfig, *, batch_seconds: float = BA
     return pool
 
 
-def _weighted(config: LearnedRewardConfig, reward_model: nn.Module | None) -> RewardSource:
+def _weighted(config: LearnedRewardConfig, reward_model: FrozenModel | None) -> RewardSource:
     parts: list[tuple[float, RewardSource]] = []
     if reward_model is not None:
         parts.append((config.reward_model_weight, LearnedModelReward(reward_model)))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
 
+from dschat.models.lora import FrozenModel
 from dschat.models.reward_model import end_scores
 from dschat.rlhf.experience import Rollout
 from dschat.rlhf.reward_sources.base import RewardSource, SequenceScores
@@ -14,7 +14,7 @@ from dschat.rlhf.row_groups import group_rows
 class LearnedModelReward(RewardSource):
     """The reward model's score at the last token of the answer, its end token included."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: FrozenModel) -> None:
         self._model = model
 
     @torch.no_grad()
