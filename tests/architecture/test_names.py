@@ -33,6 +33,8 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.data.batches": ("data/test_collate.py",),
     "import_gguf": ("programs/test_programs.py",),
     "toys.templates": ("models/test_chat_template.py",),
+    "dschat.judging.redaction": ("judging/test_judges.py",),
+    "dschat.judging.replies": ("judging/test_judges.py",),
     "dschat.judging.report_data": ("judging/test_report.py",),
     "soak.fork_server": ("scripts/soak/test_forks.py",),
     "soak.runs": ("resume/test_kill_points.py", "resume/test_stopping.py"),
@@ -73,12 +75,13 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.preparation": ("end_to_end/test_flags_act.py",),
     "dschat.rlhf.ppo_updates": ("runtime/test_fp16_overflow.py",),
     "dschat.rlhf.ppo_loop": ("end_to_end/test_flags_act.py",),
-    "dschat.rlhf.rlhf_engine": ("end_to_end/test_lora.py",),
+    "dschat.rlhf.rlhf_engine": ("rlhf/test_ppo_trainer.py",),
     "dschat.rlhf.run_ppo": ("end_to_end/test_dry_run.py",),
     "dschat.runtime.distributed": ("runtime/test_stepping.py",),
     "dschat.runtime.logging": ("test_errors.py",),
     "dschat.runtime.resume": ("resume/test_damage.py",),
     "dschat.runtime.stopping": ("resume/test_stopping.py",),
+    "dschat.runtime.training_engine": ("test_engines.py",),
     "dschat.runtime.store": ("resume/test_kill_points.py", "resume/test_stopping.py"),
 }
 """Test files by module."""
