@@ -45,6 +45,11 @@ class Says:
     """Sent in place of a completion."""
     code: str | None = None
     """Of an error."""
+    param: str | None = None
+    """The parameter that an error blames."""
+    finish_reason: str = "stop"
+    drip: float | None = None
+    """Seconds before each byte of the body."""
 
 
 Script = Callable[[Asked], Says]
@@ -106,8 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in says.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(content)
-        self.wfile.flush()
+        for piece in [content] if says.drip is None else [bytes([byte]) for byte in content]:
+            time.sleep(says.drip or 0)
+            self.wfile.write(piece)
+            self.wfile.flush()
         if says.status == 200:
             with self.server.lock:
                 self.server.answered[asked.first, asked.second] += 1
@@ -116,12 +123,18 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing on the screen."""
 
 
+def message(content: Any, finish_reason: str = "stop", **more: Any) -> Says:
+    """A completion whose message holds anything at all."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": content, **more}, "finish_reason": finish_reason}
+    return Says(raw=json.dumps({"id": "x", "object": "chat.completion", "choices": [choice]}).encode())
+
+
 def _body(says: Says) -> dict[str, Any]:
     if says.status != 200:
-        return {"error": {"message": says.text or "broken", "type": "error", "param": None, "code": says.code}}
+        return {"error": {"message": says.text or "broken", "type": "error", "param": says.param, "code": says.code}}
     message = {"role": "assistant", "content": says.text, "refusal": says.refusal}
     return {
         "id": "x", "object": "chat.completion", "created": 0, "model": "judge",
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "choices": [{"index": 0, "message": message, "finish_reason": says.finish_reason, "logprobs": None}],
         "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
     }  # fmt: skip

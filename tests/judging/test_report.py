@@ -12,6 +12,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
+from dschat.errors import UserError
 from dschat.judging.report import report_page
 from dschat.judging.report_data import label_files, read_report
 from tests.judging.browser import open_browser
@@ -115,6 +116,16 @@ def test_models_are_named_by_file_and_by_folder_where_names_repeat(tmp_path):
     assert label_files([one, two, kl]) == {one: "x/sft", two: "y/sft", kl: "kl"}
 
 
+def test_page_says_which_model_wrote_the_answers_where_a_file_beside_them_says_so(tmp_path):
+    a, b = write_results(tmp_path / "A.jsonl", ["x"]), write_results(tmp_path / "B-sampled.jsonl", ["y"])
+    assert "made by" not in report_page(read_report([a, b]), title="t")
+    settings = {"model": "out/<actor>", "ref_scores": False}
+    for name in ("A.jsonl", "B.jsonl"):  # a sample is made by what made the whole
+        (tmp_path / f"{name}.run.json").write_text(json.dumps({"settings": settings}))
+    page = report_page(read_report([a, b]), title="t")
+    assert page.count("<td>out/&lt;actor&gt;</td>") == 2 and "<th>made by</th>" in page
+
+
 def test_verdict_files_alone_are_enough_and_matrix_cells_mirror(files):
     data = read_report(files[3:])
     assert data.models == ["sft", "kl", "wasserstein"]
@@ -123,6 +134,30 @@ def test_verdict_files_alone_are_enough_and_matrix_cells_mirror(files):
     page = report_page(data, title="t")
     rates = [float(rate) for rate in re.findall(r"--rate:([\d.]+)", page)]
     assert rates[0] + rates[2] == pytest.approx(1, abs=0.002) and rates[1] + rates[3] == pytest.approx(1, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"prompt": ["p"]}, {"a.jsonl": 5}, {"key": ["k"]}, {"replies": [5]}, {"replies": None}, {"comment": {"a": 1}},
+        {"problem": 5}, {"model_a": "a\0b"}, {"a.jsonl_reward_score": 10**400}, {"row": "1e400"}, {"winner": "C"},
+        {"status": "lost"}, {"status": "failed"}, {"winner": None}, {"requests": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_rows_that_are_no_verdict_are_one_sentence(odd, tmp_path):
+    row = {
+        "prompt": "p", "a.jsonl": "x", "b.jsonl": "y", "a.jsonl_reward_score": 0.0, "b.jsonl_reward_score": 0.0,
+        "winner": "A", "status": "judged", "row": 0, "first": "A", "order": "fixed", "model_a": "a.jsonl",
+        "model_b": "b.jsonl", "dataset": "summarize", "judge": "j", "template": "", "replies": [], "problem": None,
+        "requests": 1, "key": "k",
+    }  # fmt: skip
+    path = tmp_path / "verdicts.jsonl"
+    path.write_text(json.dumps(row) + "\n")
+    assert read_report([path]).models == ["a", "b"]
+    path.write_text(json.dumps(row | odd).replace('"1e400"', "1e400") + "\n")
+    with pytest.raises(UserError, match="row 1 is no verdict"):
+        read_report([path])
 
 
 @pytest.mark.parametrize(

@@ -211,7 +211,7 @@ def open_judge(arguments: argparse.Namespace) -> OpenAIJudge:
         raise UserError(f"the API key holds characters that no key can have; set {KEY_VARIABLE} again")
     base_url = arguments.base_url or os.environ.get(URL_VARIABLE) or None
     if base_url is not None:
-        _check_url(base_url)
+        _check_url(base_url, flag="--base_url" if arguments.base_url else URL_VARIABLE)
     if base_url is not None and arguments.base_url is None:
         logger.info("questions go to %s, as %s says", shown_url(base_url), URL_VARIABLE)
     if not key and base_url is None:
@@ -230,11 +230,11 @@ def open_judge(arguments: argparse.Namespace) -> OpenAIJudge:
     )
 
 
-def _check_url(url: str) -> None:
+def _check_url(url: str, *, flag: str) -> None:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         usable = False
     if not usable:
-        raise UserError("--base_url is no address of a server; pass one such as http://localhost:8000/v1")
+        raise UserError(f"{flag} is no address of a server; pass one such as http://localhost:8000/v1")

@@ -346,7 +346,7 @@ class OpenAIJudge:
                 return f"the account's quota is used up ({said}); {again}"
             case status if 300 <= status < 400:
                 target = self._short(shown_url(headers.get("location", "")))
-                return f"{self._server} sends questions on to {target}; pass that as --base_url if you trust it"
+                return f"{self._server} sends questions on ({target}); pass that server as --base_url if you trust it"
         if error.status in (400, 422) and (error.code == "model_not_found" or error.parameter == "model"):
             return f"{self._server} knows no judge {self.name} ({said}); check --judge_model"
         if error.status in (400, 422) and _is_unsupported(error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import re
+from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 HIDDEN = "•••"
@@ -15,12 +16,10 @@ _BASE64_WINDOW = 6
 """Digits of base64 that hold four characters; five hold less."""
 _PUBLIC_QUERY = {"api-version"}
 
-_ESCAPES = re.compile(r"[%\\&]")
-_UNIT = re.compile(
+_ESCAPE = re.compile(
     r"%(?:25)*([0-9A-Fa-f]{2})"  # as in an address, perhaps several times over
     r"|\\+u00([0-9A-Fa-f]{2})|\\+x([0-9A-Fa-f]{2})|\\+(.)"  # as in JSON or source text
-    r"|&(#?\w{1,8};)"  # as in HTML
-    r"|(.)",
+    r"|&#?\w{1,8};",  # as in HTML
     re.DOTALL,
 )
 
@@ -62,7 +61,10 @@ def url_secrets(url: str) -> list[str]:
 
 def shown_url(url: str) -> str:
     """An address without user, password and query."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "an address that is none"
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
@@ -87,14 +89,14 @@ def _parts(secret: str) -> set[str]:
     return parts
 
 
-def _decoded(text: str) -> tuple[str, range | list[int]]:
+def _decoded(text: str) -> tuple[str, Sequence[int]]:
     """A text with its escapes read, and where in the text each of its characters begins, and the last one ends."""
-    if not _ESCAPES.search(text):
-        return text, range(len(text) + 1)
-    letters, edges = [], [0]
-    for match in _UNIT.finditer(text):
+    pieces: list[str] = []
+    edges, done = [0], 0
+    for match in _ESCAPE.finditer(text):
         number = match[1] or match[2] or match[3]
-        letter = chr(int(number, 16)) if number else match[4] or match[6] or html.unescape(match[0])
-        letters.append(letter if len(letter) == 1 else "\ufffd")  # an entity that is none
-        edges.append(match.end())
-    return "".join(letters), edges
+        letter = chr(int(number, 16)) if number else match[4] or html.unescape(match[0])
+        pieces += [text[done : match.start()], letter if len(letter) == 1 else "\ufffd"]  # an entity that is none
+        edges += [*range(done + 1, match.start() + 1), match.end()]
+        done = match.end()
+    return "".join([*pieces, text[done:]]), [*edges, *range(done + 1, len(text) + 1)]

@@ -156,17 +156,18 @@ _THOUGHT_ENDS = re.compile(
 )
 _FINAL_MARKS = re.compile(r"</?(?:answer|verdict|output)>|<\|(?:(?:begin|end)_of_solution|return|end|im_end)\|>")
 
-_AROUND = r"[\s\"'`*_~“”‘’„‚«»‹›「」『』《》〈〉【】()\[\]{}<>.!,;:。、#-]*"
+_MARKS = r"\s\"'`*_~“”‘’„‚«»‹›「」『』《》〈〉【】()\[\]{}<>.!,;:。、"
+_BEFORE, _AFTER = rf"[{_MARKS}#-]*", rf"[{_MARKS}]*"
 _NOUN = "(?i:summary|reply|answer|response|option|candidate)"
-_LETTER = rf"{_AROUND}([ABE]){_AROUND}"
+_LETTER = rf"{_BEFORE}([ABE]){_AFTER}"
 _BOXED = r"\$*\\boxed\{\s*(?:\\(?:text|textbf|mathrm)\{\s*)?([ABE])\s*\}*\s*\$*\.?"
 _LABEL = (
     rf"(?i:(?:(?:so|thus|therefore|hence),? )?(?:(?:my|the|final|overall|correct) )*"
     rf"(?:answer|verdict|choice|decision|winner|judge?ment|preference|(?:better|best) {_NOUN}))"
 )
 _BARE_LINE = re.compile(rf"{_LETTER}|{_BOXED}")
-_LABELLED_LINE = re.compile(rf"{_AROUND}{_LABEL}(?:[*_]* ?[:=]| is:?){_AROUND}(?:{_NOUN} )?(?:{_LETTER}|{_BOXED})")
-_CHOICE = re.compile(rf"{_AROUND}(?:{_NOUN}[ _-]?)?{_LETTER}")
+_LABELLED_LINE = re.compile(rf"{_BEFORE}{_LABEL}(?:[*_]* ?[:=]| is:?){_BEFORE}(?:{_NOUN} )?(?:{_LETTER}|{_BOXED})")
+_CHOICE = re.compile(rf"{_BEFORE}(?:{_NOUN}[ _-]?)?{_LETTER}")
 _LONGEST_LINE = 120
 """Characters of a line that is a verdict; a longer one is prose."""
 
@@ -222,9 +223,11 @@ def _objects(text: str) -> list[tuple[str, str | None]] | None:
     while at >= 0:
         try:
             value, after = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
+        except ValueError:
             at = text.find("{", at + 1)
             continue
+        except RecursionError:
+            return None
         if "choice" in value:
             comparison, choice = value.get("comparison"), value["choice"]
             match = _CHOICE.fullmatch(unicodedata.normalize("NFKC", choice)) if isinstance(choice, str) else None

@@ -63,13 +63,15 @@ def _models_table(data: ReportData) -> str:
         rewards = [result.reward for result in found if result.reward is not None]
         cells = [
             html.escape(model),
+            *([html.escape(data.made_by.get(model, ""))] if data.made_by else []),
             f"{len(found):,}",
             f"{statistics.fmean(rewards):.3f}" if rewards else "n/a",
             f"{statistics.fmean(map(num_words, found)):.1f}",
             f"{sum(not result.response.strip() for result in found):,}",
         ]
         rows.append(_table_row(cells))
-    return _table(["model", "answers", "mean reward", "mean words", "empty answers"], rows)
+    made_by = ["made by"] if data.made_by else []
+    return _table(["model", *made_by, "answers", "mean reward", "mean words", "empty answers"], rows)
 
 
 def num_words(result: Result) -> int:

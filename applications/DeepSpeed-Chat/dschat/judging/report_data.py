@@ -11,7 +11,7 @@ from typing import Any
 from dschat.answering.results import Result, finite, read_result_rows
 from dschat.data.json_rows import read_json_rows
 from dschat.errors import UserError
-from dschat.judging.pairs import SAMPLED
+from dschat.judging.pairs import SAMPLED, made_by
 from dschat.judging.tally import PairOutcome, Summary, pair_outcomes, summarize
 from dschat.judging.verdicts import Verdict, parse_verdicts
 
@@ -34,6 +34,8 @@ class ReportData:
     answers: dict[str, dict[tuple[str, int], Result]] = field(default_factory=dict)
     """By model's label, then by prompt and how often that prompt came before."""
     comparisons: list[Comparison] = field(default_factory=list)
+    made_by: dict[str, str] = field(default_factory=dict)
+    """Which model wrote the answers, by label, where the file beside them says so: file names such as A tell little."""
 
     @property
     def models(self) -> list[str]:
@@ -60,7 +62,7 @@ def read_report(paths: Sequence[Path]) -> ReportData:
         if contest is not None:
             named += [Path(contest.model_a), Path(contest.model_b)]
     labels = label_files(named)
-    data = ReportData()
+    data = ReportData(made_by={label: model for path, label in labels.items() if (model := made_by(path))})
     for path in kinds:
         if path not in verdicts:
             rows = read_result_rows(path, flag="FILE")

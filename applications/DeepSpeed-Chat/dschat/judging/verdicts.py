@@ -117,6 +117,8 @@ def verdict_of(row: Mapping[str, Any]) -> Verdict:
     known = (row["winner"], (None, *get_args(Winner))), (row["status"], get_args(Status)), (row["first"], ("A", "B"))
     if any(value not in allowed for value, allowed in (*known, (row["order"], get_args(Order)))):
         raise ValueError("no such verdict")
+    if (row["status"] == "judged") != (row["winner"] is not None):
+        raise ValueError("a winner without a verdict, or the other way round")
     return Verdict(
         key=row["key"],
         pair=Pair(int(row["row"]), row["prompt"], *answers),
