@@ -12,6 +12,7 @@ import torch
 from soak.forks import Forks
 from tests.leftovers import pytest_sessionfinish, pytest_sessionstart  # noqa: F401
 from tests.pretrained import PretrainedModel, imported_smollm2
+from tests.skipped import pytest_terminal_summary  # noqa: F401
 from toys.jobs import make_folders
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
