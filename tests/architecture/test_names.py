@@ -40,7 +40,6 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.code_execution": ("code_execution/test_sandbox.py",),
     "dschat.code_execution.execute": ("code_execution/test_sandbox.py",),
     "dschat.code_execution.inside.lockdown": ("code_execution/test_sandbox.py",),
-    "dschat.code_execution.inside.runner": ("code_execution/test_sandbox.py",),
     "dschat.code_execution.inside.switch_user": ("code_execution/test_sandbox.py",),
     "dschat.code_execution.inside.zygote": ("code_execution/test_sandbox.py",),
     "dschat.code_execution.records": ("code_execution/test_apps_tests.py",),
