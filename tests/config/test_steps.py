@@ -85,8 +85,8 @@ def test_missing_output_folder_is_refused_before_anything_runs(step: str) -> Non
 
 def test_the_critic_may_be_left_out_where_unit_tests_give_the_rewards() -> None:
     assert parse_apps(commands.APPS).models.critic_model_name_or_path is None
-    assert not parse_apps(commands.APPS).has_reward_checkpoint
-    assert parse_kl(commands.PPO).has_reward_checkpoint
+    assert not parse_apps(commands.APPS).reward.uses_reward_model
+    assert parse_kl(commands.PPO).reward.uses_reward_model
     at = commands.PPO.index("--critic_model_name_or_path")
     with pytest.raises(UserError, match="--critic_model_name_or_path is missing; name the step_<n> folder"):
         parse_kl(commands.PPO[:at] + commands.PPO[at + 2 :])

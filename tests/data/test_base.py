@@ -8,6 +8,7 @@ import pytest
 from datasets import Features, List, Value
 
 from dschat.data.base import RawDataset, feature_at, value_at, wrapped
+from dschat.data.stages import PPO, REWARD, SFT
 
 ROW: dict[str, Any] = {
     "info": {"post": "text", "none": None}, "summaries": [{"text": "first"}, {"text": "second"}], "empty": [],
@@ -47,10 +48,10 @@ class Pairs(RawDataset):
 
 def test_a_step_needs_its_own_columns() -> None:
     dataset = Pairs(source=None, label="pairs", seed=0)  # type: ignore[arg-type]
-    assert dataset.columns_for(None) == ("info.post", "kind")
-    assert dataset.columns_for("sft") == ("info.post", "kind", "good[]")
-    assert dataset.columns_for("reward") == ("info.post", "kind", "good[]", "bad")
-    assert dataset.columns_for("ppo") == ("info.post", "kind", "tests")
+    assert dataset.columns_for(()) == ("info.post", "kind")
+    assert dataset.columns_for(SFT.texts) == ("info.post", "kind", "good[]")
+    assert dataset.columns_for(REWARD.texts) == ("info.post", "kind", "good[]", "bad")
+    assert dataset.columns_for(PPO.texts) == ("info.post", "kind", "tests")
     assert Pairs.required_columns() == ("info.post", "kind", "good[]", "bad", "tests")
 
 

@@ -140,6 +140,17 @@ def test_damaged_cache_is_built_again(folder, tmp_path, writes, caplog):
     assert "damaged" in caplog.text
 
 
+def test_the_key_of_a_runs_rows_is_their_content_and_not_the_code_that_made_them(folder, tmp_path, monkeypatch, writes):
+    source = data_source(folder, cache_dir=tmp_path / "cache")
+    key = build(source, REWARD).key
+    monkeypatch.setattr(stage_data, "code_key", lambda: "of another version")
+    assert build(source, REWARD).key == key
+    assert writes == ["reward", "reward"]
+    assert build(replace(source, seed=1), REWARD).key != key
+    assert build(source, REWARD, tokenizer=make_tokenizer(bos=False)).key != key
+    assert build(source, SFT).key != key
+
+
 def ids_of(source):
     data = build(source, SFT)
     return [row["input_ids"] for row in data.train]

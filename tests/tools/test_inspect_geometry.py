@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 import sys
@@ -10,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from dschat.errors import UserError
 from dschat.optimal_transport import TokenGeometry
 from dschat.tools import inspect_geometry
 from toys.models import make_causal_lm
@@ -47,28 +45,6 @@ def table_of(folder: Path) -> Tensor:
 def run(*words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "inspect_geometry.py"), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def test_only_the_embedding_table_is_read(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path) -> Tensor:
-        raise AssertionError("the whole model was loaded")
-
-    monkeypatch.setattr(inspect_geometry, "_load_whole_model", refuse)
-    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
-    save_file(
-        {"transformer.wte.weight": torch.ones(3, 5), "h.0.weight": torch.zeros(2)}, tmp_path / "first.safetensors"
-    )
-    index = {"weight_map": {"transformer.wte.weight": "first.safetensors", "h.1.weight": "not-there.safetensors"}}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-
-    torch.testing.assert_close(inspect_geometry.read_embedding_table(folder), table_of(folder))
-    assert inspect_geometry.read_embedding_table(tmp_path).tolist() == [[1.0] * 5] * 3
-
-
-def test_unknown_weight_names_fall_back_to_the_whole_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect_geometry, "EMBEDDING_NAMES", ("nothing.like.it",))
-
-    torch.testing.assert_close(inspect_geometry.read_embedding_table(folder), table_of(folder))
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -159,17 +135,6 @@ def test_mistakes_are_one_sentence(folder: Path, words: list[str], message: str)
 
     assert found.returncode == 2
     assert message in found.stderr and "Traceback" not in found.stderr
-
-
-def test_folders_without_a_usable_table_are_refused_in_one_sentence(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no config\.json"):
-        inspect_geometry.read_embedding_table(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="no input embeddings"):
-        inspect_geometry.read_embedding_table(tmp_path)
-    (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
-    with pytest.raises(UserError, match="damaged or incomplete"):
-        inspect_geometry.read_embedding_table(tmp_path)
 
 
 def test_default_tokens_are_whole_words(folder: Path) -> None:

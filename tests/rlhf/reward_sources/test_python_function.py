@@ -201,6 +201,16 @@ def test_without_the_reward_model_none_is_loaded(
     assert len(loaded) == 3
 
 
+@pytest.mark.parametrize("flags", ["--reward_model_weight 0", ""])
+def test_a_function_alone_needs_no_step_2(flags: str, paths: dict[str, str], tmp_path: Path) -> None:
+    words = ppo_arguments(paths, tmp_path / "out", f"--max_steps 1 --reward_function toy_rewards:words {flags}")
+    critic = words.index("--critic_model_name_or_path")
+    del words[critic : critic + 2]
+    (line,) = run_job(Job("ppo", words, fixed_answers=True))
+    whole = train(paths, tmp_path / "f", "--max_steps 1 --reward_function toy_rewards:words --reward_model_weight 0")[0]
+    assert line["reward"] == whole["reward"] and line["value"] != whole["value"]
+
+
 def test_a_wrong_result_stops_the_run_with_one_sentence(paths: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="returned 7 scores for 8 answers"):
         train(paths, tmp_path, "--reward_function toy_rewards:one_short")

@@ -20,8 +20,8 @@ class ActorCriticConfig(Section):
     actor_model_name_or_path: str = flag(help="The folder that step 1 wrote: actor and reference.")
     critic_model_name_or_path: str | None = flag(
         None,
-        help="A step_<n> folder that step 2 wrote: critic and reward model. With rewards from unit tests it is the "
-        "critic's alone and may be left out: the critic then starts from the actor's folder with a new score head.",
+        help="A step_<n> folder that step 2 wrote: critic and reward model. Where none scores (unit tests, or "
+        "--reward_function alone) it may be left out: the critic then starts from the actor's folder with a new head.",
     )
     actor_learning_rate: float = flag(9.65e-6, above=0, help="Peak learning rate of the actor.")
     critic_learning_rate: float = flag(5e-6, above=0, help="Peak learning rate of the critic.")

@@ -17,6 +17,13 @@ class RewardConfig(Section):
     """Settings of one reward source; the base of all, from which a new one starts."""
 
     group: ClassVar[str] = "reward"
+    needs_tests: ClassVar[bool] = False
+    """Whether problems without tests that can be run are left out of the prompts."""
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Whether the checkpoint of step 2 gives scores, so that its frozen copy has to be loaded."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,11 @@ class LearnedRewardConfig(RewardConfig):
     reward_model_weight: float = flag(
         1.0, help="Weight of the reward model in the sum; 0: it is not loaded, functions alone score."
     )
+
+    @property
+    def uses_reward_model(self) -> bool:
+        """Not where functions alone score."""
+        return self.reward_model_weight != 0
 
     @property
     def function_weights(self) -> list[float]:
@@ -51,6 +63,8 @@ class LearnedRewardConfig(RewardConfig):
 @dataclass(frozen=True)
 class UnitTestRewardConfig(RewardConfig):
     """Scores from running the answers' programs on the problems' tests."""
+
+    needs_tests: ClassVar[bool] = True
 
     code_sandbox: Mode = flag(
         "auto", help="Where programs run. auto: the first of bwrap and landlock that passes a self-test."

@@ -173,8 +173,13 @@ class PPOConfig:
         check_start(self.output, self.saving)
         check_micro_batches(self.rollout, self.ppo, self.unsupervised)
         check_shaping(self.shaping, self.ppo, self.regularizer)
-        if self.has_reward_checkpoint and self.models.critic_model_name_or_path is None:
-            raise UserError("--critic_model_name_or_path is missing; name the step_<n> folder that step 2 wrote")
+        if self.reward.uses_reward_model and not self.uses_reward_model:
+            functions_alone = isinstance(self.reward, LearnedRewardConfig) and bool(self.reward.reward_function)
+            if not functions_alone or "reward_model_weight" in given:
+                raise UserError(
+                    "--critic_model_name_or_path is missing; name the step_<n> folder that step 2 wrote, or score with "
+                    "a --reward_function alone"
+                )
         if self.ppo.early_stop_kl is not None and self.batches(1).updates == 1:
             raise UserError(
                 "--early_stop_kl has no effect where a PPO step makes one optimizer step; raise --ppo_epochs or drop it"
@@ -199,14 +204,9 @@ class PPOConfig:
             )
 
     @property
-    def has_reward_checkpoint(self) -> bool:
-        """Whether the critic starts from a checkpoint of step 2, which also gives the scores."""
-        return isinstance(self.reward, LearnedRewardConfig)
-
-    @property
     def uses_reward_model(self) -> bool:
-        """Whether the frozen copy of that checkpoint has to be loaded."""
-        return isinstance(self.reward, LearnedRewardConfig) and self.reward.reward_model_weight != 0
+        """Whether a checkpoint of step 2 gives scores: not without one, where functions alone score."""
+        return self.reward.uses_reward_model and self.models.critic_model_name_or_path is not None
 
     @property
     def effective_penalty_clip(self) -> float | None:

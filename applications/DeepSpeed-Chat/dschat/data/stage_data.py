@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections import Counter
@@ -61,7 +62,7 @@ class StageData:
     evaluation: Sequence[dict[str, Any]]
     report: DataReport
     key: str
-    """Stands for the content of these rows."""
+    """Stands for the content of these rows, whatever code made them."""
 
 
 def build_stage_data(
@@ -104,7 +105,7 @@ def build_stage_data(
         train=datasets.load_from_disk(str(folder / "train")),
         evaluation=datasets.load_from_disk(str(folder / "evaluation")),
         report=DataReport(stage, max_length, RowCounts(**report["train"]), RowCounts(**report["evaluation"])),
-        key=key,
+        key=report["content"],
     )
 
 
@@ -157,7 +158,8 @@ def _write(
         split=source.data_split,
         labels=labels,
     )
-    report = {}
+    report: dict[str, Any] = {}
+    content = hashlib.sha256()
     for name, pieces in tokenised.items():
         table = datasets.concatenate_datasets(pieces)
         if len(parts) > 1:
@@ -166,6 +168,9 @@ def _write(
             table.save_to_disk(str(folder / name))
         repeated = 0 if stage.answers else len(table) - len({tuple(ids) for ids in table["input_ids"]})
         report[name] = asdict(RowCounts(**tallies[name], repeated_prompts=repeated))
+        for rows in table.iter(_ROWS_AT_ONCE):
+            content.update(json.dumps([name, rows]).encode())
+    report["content"] = content.hexdigest()[:32]
     (folder / "report.json").write_text(json.dumps(report))
 
 

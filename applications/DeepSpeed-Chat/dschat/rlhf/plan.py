@@ -49,14 +49,13 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
             "--max_prompt_seq_len and --max_answer_seq_len",
         )
     check_adapter(critic.config, config.critic_adapter)
-    stage = PPOStage(needs_tests=not config.has_reward_checkpoint)
+    stage = PPOStage(needs_tests=config.reward.needs_tests)
     prepared = prepare(config, actor, stage, max_length=config.rollout.max_prompt_seq_len)
-    if not config.has_reward_checkpoint:
+    scored_by_model = config.uses_reward_model
+    if not scored_by_model:
         head = "its score head" if has_head(critic) else "a new score head"
-        logger.info(
-            "scores come from unit tests, without a reward model; the critic starts from %s with %s", critic.path, head
-        )
-    return prepared, Checkpoints(actor, critic, fresh_critic_head=not config.has_reward_checkpoint)
+        logger.info("no reward model gives scores; the critic starts from %s with %s", critic.path, head)
+    return prepared, Checkpoints(actor, critic, fresh_critic_head=not scored_by_model)
 
 
 def _critic(config: PPOConfig, actor: CheckedModel) -> CheckedModel:
@@ -67,7 +66,7 @@ def _critic(config: PPOConfig, actor: CheckedModel) -> CheckedModel:
     flag = "critic_model_name_or_path"
     is_actor = find_model(flag, named) == actor.path
     critic = replace(actor, flag=flag) if is_actor else check_named_model(config, flag, named)
-    if config.has_reward_checkpoint:
+    if config.uses_reward_model:
         check_has_head(critic)
     check_same_tokenizer(actor.tokenizer, critic.tokenizer)
     return replace(critic, tokenizer=actor.tokenizer)
