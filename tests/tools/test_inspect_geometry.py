@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import subprocess
+import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -42,9 +43,23 @@ def table_of(folder: Path) -> Tensor:
     return load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
 
 
-def run(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "scripts" / "inspect_geometry.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs the published file in this process, which has imported what it needs: status, screen and complaints."""
+
+    def run_file(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["inspect_geometry.py", *map(str, words)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(ROOT / "scripts" / "inspect_geometry.py"), run_name="__main__")
+        except SystemExit as ended:
+            return int(ended.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
+
+    return run_file
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
@@ -72,26 +87,26 @@ def test_a_sample_estimates_the_quantiles_of_all_tokens() -> None:
     assert float(some.nearest.median()) == pytest.approx(float(every.nearest.median()), rel=0.06)
 
 
-def test_padding_rows_are_no_neighbours_and_the_nearest_token_comes_first(folder: Path) -> None:
-    found = run("--model", folder, "--tokens", "cat", "--num_neighbors", 3)
+def test_padding_rows_are_no_neighbours_and_the_nearest_token_comes_first(folder: Path, run: Run) -> None:
+    status, shown, complaints = run("--model", folder, "--tokens", "cat", "--num_neighbors", 3)
 
-    assert found.returncode == 0, found.stderr
-    assert f"V = {len(WORDS)} tokens, D = 32" in found.stdout
-    row = next(line for line in found.stdout.splitlines() if line.startswith("│ cat"))
+    assert status == 0, complaints
+    assert f"V = {len(WORDS)} tokens, D = 32" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("│ cat"))
     distance = 0.01 * math.sqrt(32)
     assert row.split("│")[2].split()[:2] == ["kitten", f"{distance:.3g}"]
 
 
-def test_report_says_the_regime_recommends_an_epsilon_and_draws(folder: Path, tmp_path: Path) -> None:
+def test_report_says_the_regime_recommends_an_epsilon_and_draws(folder: Path, tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "geometry.png"
-    found = run("--model", folder, "--num_neighbors", 3, "--plot", picture)
+    status, shown, complaints = run("--model", folder, "--num_neighbors", 3, "--plot", picture)
     points = inspect_geometry.points_of(table_of(folder)[: len(WORDS)], "l2")
     nearest = TokenGeometry.from_embeddings(points, num_neighbors=3).nearest_distance
 
-    assert found.returncode == 0, found.stderr
-    assert f"epsilon = {0.2 * nearest:.3g}, that is --epsilon_unit nearest --epsilon 0.2" in found.stdout
-    assert "--transport capped --debias --cost_type L2 --cost_dim 3" in found.stdout
-    assert "inactive" in found.stdout and "blurred" in found.stdout
+    assert status == 0, complaints
+    assert f"epsilon = {0.2 * nearest:.3g}, that is --epsilon_unit nearest --epsilon 0.2" in shown
+    assert "--transport capped --debias --cost_type L2 --cost_dim 3" in shown
+    assert "inactive" in shown and "blurred" in shown
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -130,11 +145,11 @@ def test_moving_to_a_nearer_token_costs_less_only_with_capped_transport() -> Non
         (["--num_neighbors", "0"], "--num_neighbors must be at least 1"),
     ],
 )
-def test_mistakes_are_one_sentence(folder: Path, words: list[str], message: str) -> None:
-    found = run("--model", folder, *words)
+def test_mistakes_are_one_sentence(folder: Path, words: list[str], message: str, run: Run) -> None:
+    status, _shown, complaints = run("--model", folder, *words)
 
-    assert found.returncode == 2
-    assert message in found.stderr and "Traceback" not in found.stderr
+    assert status == 2
+    assert message in complaints and "Traceback" not in complaints
 
 
 def test_default_tokens_are_whole_words(folder: Path) -> None:
@@ -146,7 +161,7 @@ def test_default_tokens_are_whole_words(folder: Path) -> None:
     assert {WORDS[index] for index in chosen} <= set(WORDS) - {"<unk>", "cat"}  # shorter than four letters
 
 
-def test_ids_that_no_token_has_are_nobodys_neighbour(tmp_path: Path) -> None:
+def test_ids_that_no_token_has_are_nobodys_neighbour(tmp_path: Path, run: Run) -> None:
     ids = {word: index if index < 3 else index + 2 for index, word in enumerate(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -157,8 +172,8 @@ def test_ids_that_no_token_has_are_nobodys_neighbour(tmp_path: Path) -> None:
         table[ids["cat"]] = table[ids["kitten"]] + 0.01
         table[[3, 4]] = table[ids["cat"]].clone()
     model.save_pretrained(tmp_path)
-    found = run("--model", tmp_path, "--tokens", "cat", "--num_neighbors", 3)
-    assert found.returncode == 0, found.stderr
-    assert f"V = {len(WORDS)} tokens, D = 32" in found.stdout
-    row = next(line for line in found.stdout.splitlines() if line.startswith("│ cat"))
+    status, shown, complaints = run("--model", tmp_path, "--tokens", "cat", "--num_neighbors", 3)
+    assert status == 0, complaints
+    assert f"V = {len(WORDS)} tokens, D = 32" in shown
+    row = next(line for line in shown.splitlines() if line.startswith("│ cat"))
     assert row.split("│")[2].split()[:2] == ["kitten", f"{0.01 * math.sqrt(32):.3g}"]
