@@ -57,7 +57,7 @@ class TextBlocks:
     seed: int
 
     def rows(self, start: int, count: int) -> Tensor:
-        """[N, L] int64, N = `count` blocks from number `start` on of the endless sequence in which pass follows pass."""
+        """[N, L] int64, N = `count` blocks from number `start` on of an endless sequence: pass follows pass."""
         chosen: list[list[int]] = []
         for number in range(start, start + count):
             epoch, within = divmod(number, len(self.blocks))

@@ -236,7 +236,7 @@ def whole_state_dict(model: nn.Module) -> dict[str, Tensor] | None:
 def gather_shares(share: Tensor, total: int) -> Tensor:
     """The parts [N] of all ranks in order as one tensor [T] on every rank; all ranks must call it together.
 
-    T is `total`. Parts have N = ceil(T / world size) entries; those of the last ranks may be shorter, or longer by padding.
+    T is `total`, N = ceil(T / world size); parts of the last ranks may be shorter, or longer by padding.
     """
     size = -(-total // world_size())
     if not dist.is_initialized() or world_size() == 1:

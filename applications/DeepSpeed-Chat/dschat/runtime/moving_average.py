@@ -42,7 +42,7 @@ class MovingAverage:
             average.lerp_(_share(self._weights[name]).to(average), 1.0 - self._decay)
 
     def whole_state_dict(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """All weights of `model`, whole, such as [V, D], on the CPU, the trained ones averaged, on rank 0; None elsewhere.
+        """All weights, whole, such as [V, D], on the CPU, the trained ones averaged, on rank 0; None elsewhere.
 
         In the precision of the weights. All ranks call it together.
         """
