@@ -51,10 +51,30 @@ def test_the_boundary_is_the_same_in_all_steps(tokenizer):
     assert prompt["record"] == '{"a": 1}'
 
 
-def test_answer_that_brings_its_own_end_gets_no_second_one():
+@pytest.mark.parametrize("behind", ["", "<eos>", "<eos><eos>", "<eos>\n", "<eos> ", "<eos>\n<eos>", "<eos> and more"])
+def test_an_answer_ends_once_wherever_its_text_says_so(behind):
     tokenizer = make_tokenizer()
-    (item,), _ = encode(tokenizer, SFT, [Sample("p", (" yes<eos><eos>",))])
-    assert item["input_ids"].count(tokenizer.eos_token_id) == 1
+    (item,), _ = encode(tokenizer, SFT, [Sample("p", (" yes" + behind,))])
+    assert item["input_ids"][item["prompt_length"] :] == [*plain(tokenizer, " yes"), tokenizer.eos_token_id]
+
+
+@pytest.mark.parametrize("max_length", [1_000, 9])
+def test_a_prompt_that_brings_its_own_beginning_gets_no_second_one(max_length):
+    tokenizer = make_tokenizer()
+    text = "user: sum and more of it\nassistant:"
+    cue = "assistant:"
+    (whole,), tally = encode(tokenizer, PPO, [Sample("<bos>" + text, cue=cue)], max_length=max_length)
+    (expected,), _ = encode(tokenizer, PPO, [Sample(text, cue=cue)], max_length=max_length)
+    assert whole == expected and tally["kept"] == 1
+    assert whole["input_ids"].count(tokenizer.bos_token_id) == 1
+
+
+def test_an_end_token_that_is_the_unknown_token_too_is_known():
+    tokenizer = make_tokenizer()
+    tokenizer.unk_token = tokenizer.eos_token  # as GPT-2's
+    assert end_of_conversation_id(tokenizer, tokenizer.eos_token) == tokenizer.eos_token_id
+    with pytest.raises(UserError, match="instead of one it knows"):
+        end_of_conversation_id(tokenizer, "no such token")
 
 
 def test_text_round_trips_with_emoji_and_nul():

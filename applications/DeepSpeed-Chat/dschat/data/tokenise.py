@@ -84,7 +84,7 @@ class TextEncoder:
             rows as `stage.row` makes them; prompt and answer together are at most max_length ids.
         """
         usable = [sample for sample in samples if not self._lacks_something(sample, tally)]
-        prompts = self._bodies([sample.prompt for sample in usable])
+        prompts = [self._without_prefix(ids) for ids in self._bodies([sample.prompt for sample in usable])]
         columns = [self._answers([sample.answers[number] for sample in usable]) for number in range(len(stage.answers))]
         for number, (sample, body) in enumerate(zip(usable, prompts, strict=True)):
             answers = [column[number] for column in columns]
@@ -133,7 +133,7 @@ class TextEncoder:
         offsets = self.tokenizer(sample.prompt, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
             "offset_mapping"
         ]
-        return len(body) - next((index for index, (_, end) in enumerate(offsets) if end > start), len(body))
+        return len(offsets) - next((index for index, (_, end) in enumerate(offsets) if end > start), len(offsets))
 
     def _bodies(self, texts: Sequence[str | None]) -> list[list[int]]:
         """Ids of texts without special tokens."""
@@ -141,15 +141,17 @@ class TextEncoder:
             return []
         return self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
 
+    def _without_prefix(self, ids: list[int]) -> list[int]:
+        """A prompt's ids without the beginning (BOS) that a rendered chat template has written already."""
+        length = len(self.prefix)
+        return ids[length:] if length and tuple(ids[:length]) == self.prefix else ids
+
     def _answers(self, texts: Sequence[str | None]) -> list[list[int]]:
-        """Ids of answers, each with exactly one end id, also where the text brought its own."""
-        answers = []
-        for ids in self._bodies(texts):
-            length = len(ids)
-            while length and ids[length - 1] == self.end_id:
-                length -= 1
-            answers.append([*ids[:length], self.end_id])
-        return answers
+        """Ids of answers, each with exactly one end id: the first that the text brought, else one behind it."""
+        return [
+            [*(ids[: ids.index(self.end_id)] if self.end_id in ids else ids), self.end_id]
+            for ids in self._bodies(texts)
+        ]
 
 
 def _fault(body: list[int], answers: Sequence[list[int]]) -> Count | None:
@@ -175,7 +177,8 @@ def end_of_conversation_id(tokenizer: PreTrainedTokenizerBase, text: str | None)
             )
         return int(tokenizer.eos_token_id)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+    # GPT-2's <|endoftext|> is its unknown token, too
+    if len(ids) != 1 or (ids[0] == tokenizer.unk_token_id and text != tokenizer.unk_token):
         raise UserError(
             f'--end_of_conversation_token "{text}" is {len(ids)} tokens of {tokenizer.name_or_path} instead of one it '
             f"knows; pass a token of its vocabulary, such as {tokenizer.eos_token}"

@@ -78,7 +78,7 @@ def load_tokenizer(
         tokenizer.pad_token = tokenizer.eos_token
         logger.info("the tokenizer has no padding token: padding with its EOS %r", tokenizer.eos_token)
     text = end_of_conversation_text(tokenizer, end_of_conversation_token)
-    if tokenizer.convert_tokens_to_ids(text) in (None, tokenizer.unk_token_id):
+    if text != tokenizer.unk_token and tokenizer.convert_tokens_to_ids(text) in (None, tokenizer.unk_token_id):
         tokenizer.add_special_tokens({"extra_special_tokens": [text]}, replace_extra_special_tokens=False)
         logger.info("added the end-of-conversation token %r as id %d", text, end_of_conversation_id(tokenizer, text))
     return tokenizer
