@@ -73,7 +73,7 @@ def test_end_tokens_are_the_tokenizers_the_conversations_and_those_that_the_fold
     export_model(make_causal_lm("llama", vocab_size=len(TOKENIZER)), TOKENIZER, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(declared))
     checked = check_model("model", str(tmp_path / "model"), end_of_conversation_token=token)
-    ends = EndTokens.of(checked, end_of_conversation_token=token)
+    ends = EndTokens.of(checked)
     assert set(ends.stop) == {TOKENIZER.get_vocab()[each] if isinstance(each, str) else each for each in stop}
     assert ends.pad == TOKENIZER.pad_token_id and ends.vocabulary == Vocabulary(300)
 

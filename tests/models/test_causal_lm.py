@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 from dschat.errors import UserError
 from dschat.models.causal_lm import (
@@ -19,8 +20,11 @@ from dschat.models.causal_lm import (
     token_entropies,
     token_log_probs,
 )
+from dschat.models.checked import check_model
 from dschat.models.tokenizer import Vocabulary
+from dschat.runtime.model_folders import export_model
 from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
+from toys.tokenizers import make_tokenizer
 
 VOCABULARY = 47
 
@@ -132,3 +136,21 @@ def test_logits_of_ids_without_a_token_take_no_probability_and_no_gradient(dtype
 def test_logits_without_gaps_are_a_view() -> None:
     logits = torch.randn(2, 31)
     assert real_logits(logits, Vocabulary(29)).data_ptr() == logits.data_ptr()
+
+
+@pytest.mark.parametrize("token", ["sum", None])
+def test_a_saved_model_says_what_ends_its_answers(token: str | None, tmp_path: Path) -> None:
+    tokenizer = make_tokenizer()
+    export_model(make_causal_lm("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "base")
+    checked = check_model("model", str(tmp_path / "base"), end_of_conversation_token=token)
+    export_model(load_causal_lm(checked, dtype=torch.float32), checked.tokenizer, tmp_path / "saved")
+    end = tokenizer.eos_token_id if token is None else checked.tokenizer.convert_tokens_to_ids(token)
+    # whoever loads the folder stops there: this package without the flag, and the library
+    assert end in check_model("model", str(tmp_path / "saved")).end_ids
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+        model.lm_head.weight[end] = model.model(torch.tensor([[5, 6]])).last_hidden_state[0, -1]
+    if token is not None:
+        answer = model.generate(torch.tensor([[5, 6]]), max_new_tokens=4, do_sample=False)
+        assert answer.tolist() == [[5, 6, end]]

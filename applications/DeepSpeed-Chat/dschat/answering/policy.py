@@ -75,7 +75,7 @@ def load_policy(path: str, options: GenerationOptions, *, device: torch.device, 
             f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt: {path} has {positions} positions"
         )
     encoder = TextEncoder.create(tokenizer, end_of_conversation=end, max_length=longest)
-    ends = EndTokens.of(checked, end_of_conversation_token=end)
+    ends = EndTokens.of(checked)
     model = for_inference(load_causal_lm(checked, dtype=dtype), device)
     return Policy(build_generator(model, ends, HuggingFaceSettings()), tokenizer, encoder)
 

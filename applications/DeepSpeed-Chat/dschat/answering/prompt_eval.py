@@ -64,7 +64,7 @@ def greedy_answers(
     tokenizer = checked.tokenizer
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    ends = EndTokens.of(checked, end_of_conversation_token=end_token)
+    ends = EndTokens.of(checked)
     model = for_inference(load_causal_lm(checked, dtype=dtype), device)
     generator = build_generator(model, ends, HuggingFaceSettings())
     sampling = Sampling(temperature=0, top_k=0, top_p=1, max_new_tokens=max_new_tokens)

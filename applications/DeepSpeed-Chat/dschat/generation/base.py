@@ -15,7 +15,7 @@ from torch import Tensor
 from dschat.data.batches import PromptBatch
 from dschat.errors import UserError
 from dschat.models.checked import CheckedModel
-from dschat.models.tokenizer import Vocabulary, end_of_conversation_id
+from dschat.models.tokenizer import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,13 @@ class EndTokens:
     """The ids that can be chosen: a row of the model's table without a token never is."""
 
     @classmethod
-    def of(cls, checked: CheckedModel, *, end_of_conversation_token: str | None = None) -> EndTokens:
+    def of(cls, checked: CheckedModel) -> EndTokens:
         """The end tokens of every program: the tokenizer's EOS, the end of a conversation, and what the model declares.
 
         Args:
             checked: the checkpoint, whose generation_config.json may declare more end tokens, as chat models' do.
-            end_of_conversation_token: its text, None for the EOS.
         """
-        end = end_of_conversation_id(checked.tokenizer, end_of_conversation_token)
-        stop = {int(checked.tokenizer.eos_token_id), end, *checked.declared_end_ids}
-        return cls(tuple(sorted(stop)), checked.pad_token_id, checked.vocabulary)
+        return cls(checked.end_ids, checked.pad_token_id, checked.vocabulary)
 
 
 class RowSeed(NamedTuple):

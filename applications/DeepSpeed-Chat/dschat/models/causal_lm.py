@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, PreTrainedModel
 
 from dschat.errors import UserError
 from dschat.models.checked import CheckedModel
@@ -52,7 +52,19 @@ def load_causal_lm(
             "not a reward model"
         )
     grow_embeddings(model, checked.vocabulary.size)
+    _declare_ends(model, checked)
     return model
+
+
+def _declare_ends(model: PreTrainedModel, checked: CheckedModel) -> None:
+    """Have a saved model say what ends its answers, where that is more than its EOS, to whoever generates with it."""
+    if len(checked.end_ids) == 1:
+        return
+    said = model.generation_config.to_dict() if model.generation_config else {}
+    # a config that is marked as repeating config.json is made anew by the library, with the EOS alone
+    said.pop("_from_model_config", None)
+    said |= {"eos_token_id": list(checked.end_ids), "pad_token_id": checked.pad_token_id}
+    model.generation_config = GenerationConfig.from_dict(said)
 
 
 def quantization(dtype: torch.dtype, four_bit: bool) -> dict[str, Any]:

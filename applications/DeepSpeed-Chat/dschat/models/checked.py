@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedTokenizerBase
 
 from dschat.errors import UserError
-from dschat.models.tokenizer import Vocabulary, load_tokenizer, reading_problem
+from dschat.models.tokenizer import Vocabulary, end_of_conversation_id, load_tokenizer, reading_problem
 from dschat.models.weights import check_weights
 
 DROPOUT_FIELDS = (
@@ -34,6 +34,14 @@ class CheckedModel:
     """With padding and end-of-conversation token, see `load_tokenizer`."""
     trust_remote_code: bool
     """Whether code in the folder may run."""
+    end_of_conversation_token: str | None = None
+    """Text of the token that ends an answer; None, or the text None, for the EOS."""
+
+    @cached_property
+    def end_ids(self) -> tuple[int, ...]:
+        """All ids that end an answer: the tokenizer's EOS, the end of a conversation, and what the folder declares."""
+        end = end_of_conversation_id(self.tokenizer, self.end_of_conversation_token)
+        return tuple(sorted({int(self.tokenizer.eos_token_id), end, *self.declared_end_ids}))
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -115,7 +123,7 @@ def check_model(
         trust_remote_code=trust_remote_code,
     )
     check_weights(flag, path)
-    return CheckedModel(flag, path, config, tokenizer, trust_remote_code)
+    return CheckedModel(flag, path, config, tokenizer, trust_remote_code, end_of_conversation_token)
 
 
 def find_model(flag: str, path: str) -> str:

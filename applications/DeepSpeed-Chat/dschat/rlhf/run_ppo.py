@@ -168,8 +168,7 @@ def train_ppo(config: PPOConfig, prepared: Prepared, parts: PPOParts, plan: Plan
 
 def _generator(config: PPOConfig, engine: DeepSpeedRLHFEngine) -> Generator:
     """What continues prompts with the actor."""
-    token = config.data.end_of_conversation_token
-    ends = EndTokens.of(engine.checkpoints.actor, end_of_conversation_token=token)
+    ends = EndTokens.of(engine.checkpoints.actor)
     settings = HuggingFaceSettings(gather=config.models.enable_zero3_generation_gather)
     return build_generator(engine.actor, ends, settings)
 
