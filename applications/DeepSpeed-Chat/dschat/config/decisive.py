@@ -9,15 +9,16 @@ from typing import Any
 
 from dschat.config.deepspeed_file import read_deepspeed_file
 from dschat.config.flag import flags_of
+from dschat.config.steps import PPOConfig, RewardTrainingConfig
 
 ABSENT = "absent"
 
 
-def decisive_settings(config: Any) -> dict[str, Any]:
+def decisive_settings(config: RewardTrainingConfig | PPOConfig) -> dict[str, Any]:
     """Every flag of a step's settings that decides the numbers, JSON-serialisable, and the variants that were chosen.
 
     Args:
-        config: the settings of a step, a dataclass of sections.
+        config: the settings of a step.
     """
     settings: dict[str, Any] = {}
     for part in dataclasses.fields(config):
