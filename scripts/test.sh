@@ -12,6 +12,8 @@ then runs the tests with pytest, to which all arguments are passed on, for insta
     bash scripts/test.sh tests/rlhf          one folder
     bash scripts/test.sh -k sinkhorn -x      tests whose name says sinkhorn, up to the first failure
 
+Without arguments two processes share the test files.
+
 Needs Python 3.11 to 3.13 and g++. No network is used once .venv is there, and no GPU is needed. The report page is tested
 in chromium (Debian: chromium, chromium-driver), the code sandbox with bubblewrap (Debian: bubblewrap). Both are installed
 where this runs as root, and their tests are skipped where they are absent. So are those on a pretrained model (SmolLM2, 93
@@ -49,4 +51,6 @@ export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 ruff check .
 ruff format --check .
 mypy
+# Most tests keep one core busy. A file stays with one process: its tests share fixtures, groups of processes among them.
+(($#)) || set -- -n 2 --dist loadfile
 exec python -m pytest "$@"
