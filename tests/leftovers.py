@@ -45,15 +45,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def _clean_up_when_ended() -> None:
-    owner = os.getpid()
-
-    def interrupt(number: int, _: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise KeyboardInterrupt
-        signal.signal(number, signal.SIG_DFL)  # a fork of the session
-        os.kill(os.getpid(), number)
+    def interrupt(_: int, __: FrameType | None) -> None:
+        raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    # forks end as they would without: a pool waits for its workers after it has told them to
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

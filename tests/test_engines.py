@@ -13,7 +13,8 @@ from torch import Tensor
 from dschat.config.lora import AdapterSettings
 from dschat.config.runtime import RuntimeConfig
 from dschat.config.training import ScheduleConfig
-from dschat.engines import Role, estimated, frozen, trained
+from dschat.engines import Role, check_deepspeed_file, estimated, frozen, trained
+from dschat.errors import UserError
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import CheckedModel, check_model
 from dschat.models.lora import WithoutAdapter, inner_module
@@ -132,3 +133,19 @@ def test_the_weights_of_a_role_that_are_estimated_are_those_that_it_gets(
     count = sum(weight.numel() for weight in trained(role, RUNTIME, memory).module.parameters())
     assert estimated(role).startswith(f"actor: {count / 1e6:,.1f} M parameters")
     assert "optimizer 0.00" in estimated(copy_of(role))
+
+
+def test_a_file_of_deepspeed_settings_reaches_the_trained_engine(
+    checkpoints: dict[str, CheckedModel], memory: MemoryMeter, tmp_path: Path
+) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text('{"gradient_clipping": 0.5, "optimizer": {"params": {"lr": "auto", "eps": 1e-6}}}')
+    runtime = RuntimeConfig(dtype="fp32", deepspeed_config=str(file))
+    role = actor(checkpoints["sft"])
+    check_deepspeed_file(runtime, lambda: [role, copy_of(role)])
+    engine = trained(role, runtime, memory)
+    assert engine.gradient_clipping() == 0.5  # type: ignore[attr-defined]
+    assert [(group["eps"], group["lr"]) for group in engine.optimizer.param_groups] == [(1e-6, 1e-2)] * 2
+    file.write_text('{"optimizer": {"params": {"lr": 0.5}}}')
+    with pytest.raises(UserError, match=r"optimizer\.params\.lr is 0\.5, but --learning_rate makes it 0\.01"):
+        check_deepspeed_file(runtime, lambda: [role])

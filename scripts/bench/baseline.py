@@ -50,7 +50,7 @@ def nearest_pairs(
 def nearest_pairs_vectorized(
     embeddings: Tensor, *, num_neighbors: int, metric: Literal["l2", "cosine"] = "l2", block_size: int = 1024
 ) -> tuple[Tensor, Tensor]:
-    """The same as `nearest_pairs`, without its loops; so that a solve can be timed without waiting for them."""
+    """The same as `nearest_pairs` on embeddings [V, D], without its loops, so that a solve can be timed alone."""
     found = [
         _block_costs(block, embeddings, metric).topk(num_neighbors + 1, dim=1, largest=False)
         for block in embeddings.split(block_size)

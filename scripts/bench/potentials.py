@@ -282,7 +282,7 @@ def compare(case: Case, geometry: TokenGeometry, args: argparse.Namespace) -> li
 
 
 def measure_geometry(embeddings: Tensor, case: Case, args: argparse.Namespace) -> list[Result]:
-    """Building the geometry, against a bare blocked distance and top-k, and the published sparse matrix.
+    """Building the geometry of embeddings [V, D], against a bare blocked distance and top-k, and the published matrix.
 
     The published matrix is the time of its Python loops on a few rows, extrapolated to all, and of its assembly.
     """

@@ -71,6 +71,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "dschat.preparation": ("end_to_end/test_flags_act.py",),
     "dschat.rlhf.ppo_updates": ("runtime/test_fp16_overflow.py",),
     "dschat.rlhf.ppo_loop": ("end_to_end/test_flags_act.py",),
+    "dschat.runtime.deepspeed_entries": ("runtime/test_deepspeed_overrides.py",),
     "dschat.runtime.distributed": ("runtime/test_stepping.py",),
     "dschat.runtime.logging": ("test_errors.py",),
     "dschat.runtime.resume": ("resume/test_damage.py",),

@@ -177,7 +177,6 @@ def test_wrapped_values_only_where_allowed() -> None:
         (b"{", "not JSON"),
         (b"\xff", "not JSON"),
         (b"[1] 2", "not JSON"),
-        (b"9" * 5_000, "not JSON"),
         (b"[" * 100_000, "nested too deeply"),
         (b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
         (b'"' + b"x" * MAX_OUTPUT_BYTES + b'"', "more than 1048576 bytes"),

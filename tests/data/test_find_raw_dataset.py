@@ -81,6 +81,14 @@ def test_any_hub_name_can_be_read_in_a_supported_format(tmp_path, hub):
     assert raw.prompt(splits.train[0]) == " Human: question 0? Assistant:"
 
 
+def test_evaluation_split_of_the_hub_without_rows_is_told(tmp_path, monkeypatch):
+    rows = datasets.Dataset.from_list(numbered_rows(2))
+    splits = datasets.DatasetDict({"train": rows, "test": rows.select([])})
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, config: splits)
+    with pytest.raises(UserError, match="the test split of dataset Dahoas/rm-static has no row; add rows, or"):
+        find("Dahoas/rm-static", tmp_path).load()
+
+
 def test_unknown_format_is_refused(tmp_path):
     write_jsonl(tmp_path / "rows.jsonl", numbered_rows(2))
     with pytest.raises(UserError, match="--data_format csv is not a supported dataset"):
@@ -88,7 +96,17 @@ def test_unknown_format_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "path", ["./rowz.jsonl", "/nowhere/at/all", "../no/such", "~/no-such-file-here", "a/b/c", "rowz.jsonl", "data/sub"]
+    "path",
+    [
+        "./rowz.jsonl",
+        "/nowhere/at/all",
+        "../no/such",
+        "~/no-such-file-here",
+        "a/b/c",
+        "rowz.jsonl",
+        "rowz.json.gz",
+        "data/sub",
+    ],
 )
 def test_missing_path_is_never_looked_up_on_the_hub(tmp_path, monkeypatch, hub, path):
     write_jsonl(tmp_path / "rows.jsonl", numbered_rows(2))
@@ -143,6 +161,11 @@ def test_folder_named_like_a_dataset_is_read_as_it(tmp_path, name):
         assert find(folder, tmp_path).hub_name == name
 
 
+def test_compressed_file_named_like_a_dataset_is_read_as_it(tmp_path):
+    path = write_jsonl(tmp_path / "rm-static.jsonl.gz", numbered_rows(3))
+    assert find(path, tmp_path).hub_name == "Dahoas/rm-static"
+
+
 # What the columns alone tell; the pairs of prompt / chosen / rejected sets are told apart by --data_format only.
 TOLD_BY_COLUMNS = {
     name: "local/jsonfile" if {"prompt", "chosen", "rejected"} <= set(row) else name for name, (row, _) in CASES.items()
@@ -192,6 +215,7 @@ LAYOUTS = {
     "a configuration among others": ("comparisons/train.parquet", "comparisons/validation.parquet"),
     "other names": ("pairs_training.jsonl", "pairs-dev.jsonl"),
     "json": ("train.json", "eval.json"),
+    "compressed": ("train.jsonl.gz", "test.jsonl.zst"),
 }
 
 

@@ -13,6 +13,7 @@ from datasets import Dataset, DatasetDict
 from dschat.data import sources
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.errors import UserError
+from tests.data.helpers import packed
 from toys.tokenizers import make_tokenizer
 
 LENGTH = 7
@@ -37,11 +38,15 @@ def write(kind: str, folder: Path) -> Path:
         case "txt":
             path = folder / "corpus.txt"
             path.write_text("\n\n".join(TEXTS) + "\n \n\n")
+        case "txt.gz" | "txt.zst":
+            path = folder / f"corpus.{kind}"
+            path.write_bytes(packed("\r\n\r\n".join(TEXTS).encode(), kind))
         case "txt folder":
             path = folder / "corpus"
-            path.mkdir()
+            (path / "below").mkdir(parents=True)
             (path / "1.txt").write_text("\n\n".join(TEXTS[:9]))
-            (path / "2.txt").write_text("\n\n".join(TEXTS[9:]))
+            (path / "2.txt.gz").write_bytes(packed("\n\n".join(TEXTS[9:15]).encode(), ".gz"))
+            (path / "below" / "3.txt").write_text("\n\n".join(TEXTS[15:]))
         case "jsonl":
             path = folder / "corpus.jsonl"
             path.write_text("\n".join(json.dumps(row) for row in [*rows, {"text": " ", "other": "x"}]))
@@ -57,7 +62,7 @@ def write(kind: str, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["txt", "txt folder", "jsonl", "json", "parquet", "saved"])
+@pytest.mark.parametrize("kind", ["txt", "txt.gz", "txt.zst", "txt folder", "jsonl", "json", "parquet", "saved"])
 def test_local_text_is_tokenised_joined_and_cut(kind: str, tmp_path: Path) -> None:
     blocks = blocks_of(write(kind, tmp_path), tmp_path)
     assert [row["input_ids"] for row in blocks.blocks] == expected(TEXTS)
@@ -121,6 +126,28 @@ def test_text_that_cannot_be_used_is_named(content: str | bytes, sentence: str, 
     path = tmp_path / "bad.txt"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=sentence):
+        blocks_of(path, tmp_path)
+
+
+def test_a_text_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    path = write("txt.gz", tmp_path)
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"corpus\.txt\.gz is damaged or cut off after line"):
+        blocks_of(path, tmp_path)
+
+
+def test_tables_beside_text_are_named_rather_than_left_out(tmp_path: Path) -> None:
+    path = write("txt folder", tmp_path)
+    (path / "below" / "rows.jsonl").write_text('{"text": "more"}\n')
+    with pytest.raises(UserError, match=r"below/rows\.jsonl lies beside text files; keep one kind, or pass a single"):
+        blocks_of(path, tmp_path)
+    blocks_of(path / "1.txt", tmp_path)
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "empty.jsonl"
+    path.touch()
+    with pytest.raises(UserError, match=r"empty\.jsonl has no row; add text"):
         blocks_of(path, tmp_path)
 
 

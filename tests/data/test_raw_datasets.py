@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -352,6 +353,50 @@ def test_two_rows_are_enough_to_carve_and_one_is_not(tmp_path):
 def test_empty_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no row"):
         raw_of(tmp_path, "local/jsonfile", [])
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "jsonl.gz"])
+def test_an_empty_evaluation_file_is_named_with_the_way_on(tmp_path, suffix):
+    write_jsonl(tmp_path / "train.jsonl", [qa("p", "c", "r")] * 3)
+    write_jsonl(tmp_path / f"test.{suffix}", [])
+    raw = find_raw_dataset(str(tmp_path), seed=1, cache_dir=tmp_path / "cache")
+    with pytest.raises(UserError) as caught:
+        raw.load()
+    assert str(caught.value).startswith(f"{tmp_path}/test.{suffix} has no row; add rows, or remove it")
+
+
+def test_a_split_without_rows_in_a_saved_folder_is_told(tmp_path):
+    rows = Dataset.from_list([qa("p", "c", "r")] * 3)
+    DatasetDict({"train": rows, "test": rows.select([])}).save_to_disk(str(tmp_path / "saved"))
+    with pytest.raises(UserError, match=f"{tmp_path}/saved holds a split without a row; save it again with rows or"):
+        find_raw_dataset(str(tmp_path / "saved"), seed=1, cache_dir=tmp_path / "cache").load()
+
+
+def test_splits_that_are_not_used_are_named_in_the_log(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for name, count in (("train", 5), ("validation", 2), ("test", 3)):
+        write_jsonl(tmp_path / f"{name}.jsonl", [qa("p", "c", "r")] * count)
+    splits = find_raw_dataset(str(tmp_path), seed=1, cache_dir=tmp_path / "cache").load()
+    assert len(splits.evaluation) == 2
+    unused = f"{tmp_path}/test.jsonl (3 rows) is not used: evaluation is on {tmp_path}/validation.jsonl"
+    assert unused in caplog.text
+
+
+def test_two_saved_splits_of_one_meaning_are_named_in_the_log(tmp_path, caplog):
+    rows = Dataset.from_list([qa("p", "c", "r")] * 3)
+    DatasetDict({"train": rows, "dev": rows, "valid": rows.select([0])}).save_to_disk(str(tmp_path / "saved"))
+    splits = find_raw_dataset(str(tmp_path / "saved"), seed=1, cache_dir=tmp_path / "cache").load()
+    assert len(splits.evaluation) == 3
+    assert "the split valid with 1 rows is not used, as another is the validation split" in caplog.text
+
+
+def test_a_column_of_another_name_is_named_with_the_renaming(tmp_path):
+    path = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "p", "response": "c"}] * 3)
+    with pytest.raises(UserError, match=r"lacks column 'chosen'; found: prompt, response; rename response to chosen; "):
+        find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache").load(SFT.texts)
+    path = write_jsonl(tmp_path / "pairs.jsonl", [{"question": "p", "answer": "c"}] * 3)
+    with pytest.raises(UserError, match=r"rename question to prompt and answer to chosen; use the columns prompt"):
+        find_raw_dataset(str(path), seed=1, cache_dir=tmp_path / "cache")
 
 
 def test_fingerprint_follows_the_content_of_the_files(tmp_path):

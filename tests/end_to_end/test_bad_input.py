@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -23,7 +24,8 @@ from toys.models import make_causal_lm
 from toys.tokenizers import make_tokenizer
 
 REMEDY = re.compile(
-    r"did you mean|expected \{|\b(add|check|choose|copy|drop|give|lower|mend|name|pass|raise|set|train|try|use|write)\b"
+    r"did you mean|expected \{|"
+    r"\b(add|call|change|check|choose|copy|correct|drop|give|leave|lower|mend|name|pass|raise|set|train|try|use|write)\b"
 )
 """What a sentence says that is to be done."""
 MOST_CPU_SECONDS = 10.0
@@ -103,6 +105,49 @@ def test_faults_in_the_data_file(lines: list[str], expected: str, paths: dict[st
     text = sentence_of(Job("reward", arguments))
     assert expected in text
     assert "data.jsonl" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "name", "sentence"),
+    [
+        ("more.jsonl", "train.jsonl", "more.jsonl, whose do not; call it train-more.jsonl"),
+        ("train-1.jsonl.gz", "train.jsonl", "train-1.jsonl.gz is damaged or cut off after line 3"),
+        ("test.jsonl", "train.jsonl", "test.jsonl has no row; add rows, or remove it"),
+    ],
+)
+def test_a_file_of_a_folder_that_would_be_left_out(
+    more: str, name: str, sentence: str, paths: dict[str, str], tmp_path: Path
+) -> None:
+    lines = Path(paths["data"]).read_text()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / name).write_text(lines)
+    cut_off = gzip.compress("".join(lines.splitlines(keepends=True)[:3]).encode())[:-8]
+    (tmp_path / "data" / more).write_bytes({"gz": cut_off}.get(more[-2:], b""))
+    assert sentence in sft(paths, tmp_path, f"--data_path {tmp_path / 'data'}")
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"train_batch_size": 1_000}, "train_batch_size is 1000, but "),
+        ({"gradient_cliping": 5}, "DeepSpeed knows no entry gradient_cliping; did you mean gradient_clipping?"),
+        ({"scheduler": {"type": "WarmupLR"}}, "scheduler has no place here: the learning rate follows"),
+        ({"zero_optimization": {"reduce_bucket_size": "x"}}, "zero_optimization.reduce_bucket_size is 'x'"),
+    ],
+)
+def test_a_file_of_deepspeed_settings_is_checked_in_every_step(
+    entries: dict[str, Any], sentence: str, paths: dict[str, str], tmp_path: Path
+) -> None:
+    file = tmp_path / "deepspeed.json"
+    file.write_text(json.dumps(entries))
+    for fails in (sft, ppo):
+        text = fails(paths, tmp_path, f"--deepspeed_config {file} --data_path {tmp_path / 'not looked at yet'}")
+        assert text.startswith(f"--deepspeed_config {file}: ")
+        assert sentence in text
+    file.write_text(json.dumps({"optimizer": {"params": {"lr": 7.0}}}))
+    assert "optimizer.params.lr is 7.0, but --actor_learning_rate makes it" in ppo(
+        paths, tmp_path, f"--deepspeed_config {file}"
+    )
 
 
 def test_tokenizer_without_eos(paths: dict[str, str], tmp_path: Path) -> None:

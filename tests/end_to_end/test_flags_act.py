@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from dschat import preparation
+from dschat import engines, preparation
 from dschat.config.regularizers import WassersteinConfig
 from dschat.config.retired import RETIRED_FLAGS
 from dschat.data import plain_text
+from dschat.generation import hugging_face
 from dschat.optimal_transport import TokenGeometry
-from dschat.rlhf import ppo_loop, rlhf_engine, rollout
+from dschat.rlhf import ppo_loop
 from dschat.rlhf.constituency import Constituent
 from tests.config import test_published_flags as published
 from tests.rlhf.test_macro_training import HalvesParser
@@ -151,9 +152,9 @@ def behaviour(program: str, words: list[str], paths: dict[str, str], where: Path
     computed: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         for name in ("training_settings", "inference_settings"):
-            watch(patch, rlhf_engine, name, computed, lambda result, *_, **__: result)
-        watch(patch, rlhf_engine, "enable_gradient_checkpointing", computed, lambda _, model: type(model).__name__)
-        watch(patch, rollout, "whole_weights", computed, lambda *_, gather: gather)
+            watch(patch, engines, name, computed, lambda result, *_, **__: result)
+        watch(patch, engines, "enable_gradient_checkpointing", computed, lambda _, model: type(model).__name__)
+        watch(patch, hugging_face, "whole_weights", computed, lambda *_, gather: gather)
         watch(patch, ppo_loop, "show_table", computed, lambda _, title, *__: title)
         watch(patch, TokenGeometry, "from_embeddings", computed, lambda *_, block_size, **__: block_size)
         watch(patch, preparation, "follow_launcher", computed, lambda *_: True)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dschat.data.json_rows import BadRows, read_json_rows
 from dschat.errors import UserError
+from tests.data.helpers import packed
 from tests.fuzz.profiles import fuzzed
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -30,6 +31,7 @@ OTHER_LINES = (
     )
 )
 ENDS = st.sampled_from([b"\n", b"\r\n"])
+PACKED = st.sampled_from([".gz", ".zst"])
 
 
 def one_sentence(error: UserError, path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_list_is_read_whole_or_not_at_all(
 
 
 @fuzzed(share=2)
-@given(st.binary(max_size=200), st.sampled_from(["a.json", "a.jsonl"]))
+@given(st.binary(max_size=200), st.sampled_from(["a.json", "a.jsonl", "a.json.gz", "a.jsonl.zst"]))
 def test_arbitrary_bytes_never_surprise(tmp_path_factory: Any, content: bytes, name: str) -> None:
     path = tmp_path_factory.getbasetemp() / name
     path.write_bytes(content)
@@ -95,3 +97,46 @@ def test_arbitrary_bytes_never_surprise(tmp_path_factory: Any, content: bytes, n
         read_json_rows(path, text_columns=("prompt",))
     except UserError as error:
         one_sentence(error, path)
+
+
+@fuzzed(share=2)
+@given(st.lists(GOOD_LINES | OTHER_LINES, max_size=8), ENDS, st.sampled_from([".json", ".jsonl"]), PACKED)
+def test_a_compressed_file_means_what_the_plain_one_means(
+    tmp_path_factory: Any, lines: list[bytes], end: bytes, suffix: str, packing: str
+) -> None:
+    plain = tmp_path_factory.getbasetemp() / f"fuzzed{suffix}"
+    plain.write_bytes(end.join(lines))
+    compressed = plain.with_name(plain.name + packing)
+    compressed.write_bytes(packed(plain.read_bytes(), packing))
+
+    def found(path: Path) -> str:
+        try:
+            return json.dumps(read_json_rows(path, text_columns=("prompt",)))
+        except UserError as error:
+            one_sentence(error, path)
+            return str(error).replace(str(path), "…")
+
+    assert found(plain) == found(compressed)
+
+
+@fuzzed(share=2)
+@given(st.lists(GOOD_LINES, min_size=1, max_size=8), PACKED, st.integers(0, 400), st.none() | st.integers(1, 255))
+def test_a_compressed_file_that_is_cut_or_changed_is_read_whole_or_named(
+    tmp_path_factory: Any, lines: list[bytes], packing: str, at: int, flip: int | None
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"fuzzed.jsonl{packing}"
+    whole = bytearray(packed(b"\n".join(lines), packing))
+    at %= len(whole)
+    if flip is None:
+        whole = whole[:at]
+    else:
+        whole[at] ^= flip
+    path.write_bytes(whole)
+    try:
+        rows = read_json_rows(path)
+    except UserError as error:
+        one_sentence(error, path)
+        return
+    # zstd carries a checksum only where its writer wanted one
+    assert flip is not None
+    assert packing == ".zst" or rows == [json.loads(line) for line in lines]

@@ -18,7 +18,7 @@ from dschat.data.splits import grouped_parts, parse_proportions, permutation_par
 from dschat.data.stage_data import StageData, build_stage_data
 from dschat.data.stages import PPO, REWARD, SFT, DataStage
 from dschat.errors import UserError
-from tests.data.helpers import data_source
+from tests.data.helpers import data_source, packed
 from tests.fuzz.profiles import fuzzed
 from toys.tokenizers import make_tokenizer
 
@@ -99,7 +99,8 @@ def test_jsonl_rows_are_used_or_counted(
 
 
 @fuzzed(share=0.15)
-@given(ODD_ROWS, STEPS, st.sampled_from(["rows.jsonl", "rows.json"]), st.sampled_from([[], GOOD_ROWS]))
+@given(ODD_ROWS, STEPS, st.sampled_from(["rows.jsonl", "rows.json", "rows.jsonl.gz", "rows.json.zst"]),
+       st.sampled_from([[], GOOD_ROWS]))  # fmt: skip
 def test_odd_rows_are_used_or_counted(
     tmp_path_factory: Any, rows: list[Any], step: tuple[DataStage, str], name: str, more: list[Any]
 ) -> None:
@@ -108,8 +109,8 @@ def test_odd_rows_are_used_or_counted(
     folder = tmp_path_factory.getbasetemp() / "fuzz"
     folder.mkdir(exist_ok=True)
     path = folder / name
-    text = json.dumps(rows) if name.endswith(".json") else "".join(json.dumps(row) + "\n" for row in rows)
-    path.write_text(text)
+    text = json.dumps(rows) if ".jsonl" not in name else "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(packed(text.encode(), name))
     for skip in (0, len(rows)):
         found = built(path, stage, split, skip=skip, total=len(rows))
         if found:
@@ -135,7 +136,7 @@ def test_parquet_rows_are_used_or_counted(
 
 
 @fuzzed(share=0.1)
-@given(st.binary(max_size=300), st.sampled_from(["rows.parquet", "rows.jsonl", "rows.json", "rows.csv"]))
+@given(st.binary(max_size=300), st.sampled_from(["rows.parquet", "rows.jsonl", "rows.json.gz", "rows.csv"]))
 def test_files_of_anything(tmp_path_factory: Any, content: bytes, name: str) -> None:
     path = tmp_path_factory.getbasetemp() / "fuzz" / name
     path.parent.mkdir(exist_ok=True)

@@ -88,6 +88,14 @@ def test_text_without_the_key_stays_as_it_is():
     assert Secrets("abc").without_secrets("abc abcabc") == "abc abcabc"  # too short to be told from other text
 
 
+@pytest.mark.parametrize("key", ["Zx8L1234", "12345678", "ab12cd34", "a%41b&amp;c", "u0041u0042", "\\\\x41\\\\"])
+@pytest.mark.parametrize("text", ["&{};", "&#{};", "%{}", "%25{}", "\\u00{}", "\\x{}", "\\{}", "{}"])
+def test_a_key_that_looks_like_an_escape_is_hidden_too(key, text):
+    for start in range(len(key)):
+        for end in range(start + WINDOW, len(key) + 1):
+            assert not leaks(Secrets(key).without_secrets(text.format(key[start:end])), str, key)
+
+
 def test_several_keys_and_repeated_ones():
     assert Secrets("abcdef", "123456").without_secrets("x abcdef123456 y abcd z 56") == f"x {HIDDEN} y {HIDDEN} z 56"
     assert Secrets("aaaaaa").without_secrets("baaaaaaaaaab aaa") == f"b{HIDDEN}b aaa"

@@ -1,87 +1,68 @@
-"""One request to a server: bounded in bytes and in time, whatever the server does."""
+"""One request: what is sent, and what is read of a reply, within a number of bytes and of seconds."""
 
 from __future__ import annotations
 
-import gzip
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 
-from dschat.judging.transport import MAX_REPLY_BYTES, Connection, NoReply
+from dschat.judging.transport import MAX_REPLY_BYTES, Connection, NoReply, RawReply
+from tests.judging.judge_server import Asked, Says, Script, judge_server
 
-Answer = Callable[[BaseHTTPRequestHandler], None]
-QUESTION = {"model": "judge", "messages": [{"role": "user", "content": "?"}]}
-
-
-@contextmanager
-def server(answer: Answer) -> Iterator[str]:
-    """A server that answers every request alike; yields its address."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            answer(self)
-
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as found:
-        threading.Thread(target=found.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{found.server_address[1]}/v1"
-        found.shutdown()
+QUESTION = {"role": "user", "content": "<summary_A>\nx\n</summary_A>\n<summary_B>\ny\n</summary_B>"}
 
 
-def send(handler: BaseHTTPRequestHandler, body: bytes, *, status: int = 200, **headers: str) -> None:
-    handler.send_response(status)
-    for name, value in {"Content-Type": "application/json", **headers}.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    handler.wfile.write(body)
+def reply_to(script: Script, *, seconds: float = 5.0, **parameters: Any) -> tuple[RawReply, Asked]:
+    """What comes back of one request, and the request."""
+    with judge_server(script) as server:
+        connection = Connection(api_key="key", base_url=server.url, seconds=seconds)
+        raw = connection.complete({"model": "m", "messages": [QUESTION], **parameters})
+    return raw, server.asked[0]
 
 
-def ask(answer: Answer, *, seconds: float = 20.0):
-    with server(answer) as url:
-        return Connection(api_key="key", base_url=url, seconds=seconds).complete(QUESTION)
+def test_the_request_holds_what_it_was_given_and_no_more() -> None:
+    raw, asked = reply_to(lambda asked: Says("A", headers={"x-test": "1"}), max_tokens=7)
+    assert asked.body == {"model": "m", "messages": [QUESTION], "max_tokens": 7}
+    assert asked.headers["authorization"] == "Bearer key" and asked.headers["accept-encoding"] == "identity"
+    assert (raw.status, raw.whole, raw.headers["x-test"]) == (200, True, "1") and b'"A"' in raw.body
 
 
-@pytest.mark.parametrize("status", [200, 404, 500])
-def test_what_a_server_says_comes_through_whatever_its_status(status: int) -> None:
-    reply = ask(lambda handler: send(handler, b"no JSON at all", status=status, Retry_After="7"))
-    assert (reply.status, reply.body, reply.whole) == (status, b"no JSON at all", True)
-    assert reply.headers["retry-after"] == "7"
+@pytest.mark.parametrize("status", [200, 201, 307, 400, 401, 404, 429, 500, 503])
+def test_a_reply_of_every_status_is_a_reply(status: int) -> None:
+    raw, _ = reply_to(lambda asked: Says(status=status, raw=b"words", headers={"location": "http://else/"}))
+    assert raw == RawReply(status, raw.headers, b"words", whole=True)
 
 
-def test_no_more_bytes_are_kept_than_the_bound() -> None:
-    assert ask(lambda handler: send(handler, b" " * MAX_REPLY_BYTES)).whole
-    reply = ask(lambda handler: send(handler, b" " * (MAX_REPLY_BYTES + 1)))
-    assert len(reply.body) == MAX_REPLY_BYTES and not reply.whole
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("size", [MAX_REPLY_BYTES, MAX_REPLY_BYTES + 1, 100 * MAX_REPLY_BYTES])
+def test_no_more_than_a_mebibyte_is_read(size: int, status: int) -> None:
+    raw, _ = reply_to(lambda asked: Says(status=status, raw=b"x" * size), seconds=60)
+    assert (len(raw.body), raw.whole) == (MAX_REPLY_BYTES, size == MAX_REPLY_BYTES)
 
 
-def test_a_server_that_drips_is_given_up_in_time() -> None:
-    def drip(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        for _ in range(100):
-            time.sleep(0.1)
-            try:
-                handler.wfile.write(b" ")
-            except OSError:
-                return
+def test_a_body_that_drips_ends_at_the_deadline() -> None:
+    began = time.monotonic()
+    with pytest.raises(NoReply, match=r"^no whole reply within 0\.5 s$"):
+        reply_to(lambda asked: Says("A", drip=0.05), seconds=0.5)
+    assert time.monotonic() - began < 3
 
-    started = time.monotonic()
+
+def test_silence_ends_at_the_deadline_and_a_closed_port_at_once() -> None:
     with pytest.raises(NoReply, match=r"no whole reply within 0\.5 s"):
-        ask(drip, seconds=0.5)
-    assert time.monotonic() - started < 8
+        reply_to(lambda asked: Says("A", delay=3.0), seconds=0.5)
+    with judge_server(lambda asked: Says("A")) as server:
+        connection = Connection(api_key="key", base_url=server.url, seconds=5)
+    with pytest.raises(NoReply, match="Connection refused"):
+        connection.complete({"model": "m", "messages": [QUESTION]})
 
 
-def test_nobody_is_followed_and_nothing_is_unpacked() -> None:
-    reply = ask(lambda handler: send(handler, b"", status=307, Location="http://127.0.0.1:1/v1/chat/completions"))
-    assert reply.status == 307
-    with pytest.raises(NoReply, match="compressed"):
-        ask(lambda handler: send(handler, gzip.compress(b"{}"), Content_Encoding="gzip"))
-    with pytest.raises(NoReply):
-        Connection(api_key="key", base_url="http://127.0.0.1:1/v1", seconds=5.0).complete(QUESTION)
+def test_what_is_compressed_is_not_unpacked() -> None:
+    with pytest.raises(NoReply, match=r"compressed \(gzip\)"):
+        reply_to(lambda asked: Says(raw=b"\x1f\x8b", headers={"content-encoding": "gzip"}))
+
+
+def test_a_server_that_sends_questions_on_is_not_followed() -> None:
+    with judge_server(lambda asked: Says("B")) as other:
+        raw, _ = reply_to(lambda asked: Says(status=308, headers={"location": f"{other.url}/chat/completions"}))
+        assert raw.status == 308 and other.asked == []

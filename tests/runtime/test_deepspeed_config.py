@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 
 from dschat.config.lora import AdapterSettings
 from dschat.config.runtime import RuntimeConfig
 from dschat.config.training import ScheduleConfig
-from dschat.errors import UserError
 from dschat.models.lora import add_adapter
 from dschat.runtime.deepspeed_config import (
     Optimization,
@@ -40,40 +36,6 @@ def test_training_settings_follow_stage_and_offload(stage: int, process_group: t
     assert settings["bf16"]["enabled"] is True
     assert settings["fp16"]["enabled"] is False
     assert settings["train_batch_size"] == 12
-
-
-def test_settings_can_be_overridden_entry_by_entry(tmp_path: Path, process_group: torch.device) -> None:
-    file = tmp_path / "over.json"
-    file.write_text(json.dumps({"gradient_clipping": 0.5, "zero_optimization": {"reduce_bucket_size": 7}}))
-    settings = training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
-    assert settings["gradient_clipping"] == 0.5
-    assert settings["zero_optimization"] == {"stage": 2, "reduce_bucket_size": 7}
-
-
-@pytest.mark.parametrize("text", ["{", "[1]"])
-def test_bad_overrides_are_named(text: str, tmp_path: Path, process_group: torch.device) -> None:
-    file = tmp_path / "over.json"
-    file.write_text(text)
-    with pytest.raises(UserError, match=r"over\.json"):
-        training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
-
-
-@pytest.mark.parametrize(
-    ("settings", "name"),
-    [
-        ({"checkpoint": {"writer": {"decoupled": True}}}, "checkpoint.writer"),
-        ({"datastates_ckpt": {}}, "datastates_ckpt"),
-    ],
-)
-def test_writers_that_states_cannot_wait_for_are_refused(
-    settings: dict[str, object], name: str, tmp_path: Path, process_group: torch.device
-) -> None:
-    file = tmp_path / "over.json"
-    file.write_text(json.dumps(settings))
-    with pytest.raises(UserError, match=f"asks for {name}, whose files arrive after"):
-        training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
-    file.write_text(json.dumps({"checkpoint": {"tag_validation": "Ignore"}}))
-    training_settings(Placement(2, "fp32", offload=False), OPTIMIZATION, overrides=str(file))
 
 
 def test_frozen_models_get_no_optimizer(process_group: torch.device) -> None:

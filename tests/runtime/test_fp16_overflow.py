@@ -33,10 +33,11 @@ def fp16_on_this_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda _: True)
 
 
-def make_engine(stage: int, *, overrides: str | None = None) -> Any:
+def make_engine(stage: int, *, fp16: dict[str, Any] | None = None) -> Any:
     optimization = Optimization(1e-3, 0.1, micro_batch_size=2, schedule=ScheduleConfig(), total_updates=99)
     model = make_causal_lm("llama", vocab_size=40).half()
-    settings = training_settings(Placement(stage, "fp16", offload=False), optimization, overrides=overrides)
+    settings = training_settings(Placement(stage, "fp16", offload=False), optimization)
+    settings["fp16"] |= fp16 or {}
     return training_engine(model, settings, optimization)
 
 
@@ -80,10 +81,8 @@ def test_at_the_smallest_loss_scale_an_overflow_is_a_fault(stage: int) -> None:
 
 
 @pytest.mark.parametrize("stage", range(4))
-def test_an_overflow_at_a_fixed_loss_scale_is_a_fault(stage: int, tmp_path: Path) -> None:
-    file = tmp_path / "overrides.json"
-    file.write_text('{"fp16": {"loss_scale": 4}}')
-    engines = {"actor": make_engine(stage, overrides=str(file))}
+def test_an_overflow_at_a_fixed_loss_scale_is_a_fault(stage: int) -> None:
+    engines = {"actor": make_engine(stage, fp16={"loss_scale": 4})}
     assert train(engines, 1, factors={})
     before = weights(engines)
     for step in (2, 3):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -26,6 +27,8 @@ from dschat.runtime.deepspeed_config import (
     training_engine,
     training_settings,
 )
+from dschat.runtime.deepspeed_entries import merged
+from dschat.runtime.deepspeed_overrides import Trained, TrainingFlags, blaming, check_overrides, overrides_of
 from dschat.runtime.distributed import world_size
 from dschat.runtime.memory import MemoryMeter, count_parameters, estimate, estimate_adapted
 from dschat.runtime.training_engine import TrainingEngine
@@ -60,6 +63,8 @@ class Role:
     dropout: float | None = None
     """Overrides every dropout rate, None to keep them."""
     gradient_checkpointing: bool = False
+    flags: TrainingFlags = TrainingFlags()
+    """What sets all this for a trained model, for messages."""
     adapter: AdapterSettings | None = None
     """LoRA of the trained model. A frozen one is that model without it, where nothing else is trained."""
 
@@ -67,6 +72,16 @@ class Role:
     def is_inside_its_twin(self) -> bool:
         """Whether a frozen model needs no weights of its own, because the trained one holds them unchanged."""
         return self.optimization is None and self.adapter is not None and self.adapter.alone
+
+
+def check_deepspeed_file(runtime: RuntimeConfig, roles: Callable[[], Sequence[Role]]) -> None:
+    """Check what `--deepspeed_config` says of the models that a stage trains, and log it; see `check_overrides`.
+
+    Args:
+        runtime: names the file.
+        roles: gives the models of the stage; not called where there is no file.
+    """
+    check_overrides(runtime, lambda: {role.name: _described(role) for role in roles() if role.optimization is not None})
 
 
 def trained(role: Role, runtime: RuntimeConfig, memory: MemoryMeter) -> TrainingEngine:
@@ -79,10 +94,12 @@ def trained(role: Role, runtime: RuntimeConfig, memory: MemoryMeter) -> Training
     """
     assert role.optimization is not None
     logger.info("loading the %s from %s", role.name, role.checkpoint.path)
-    settings = training_settings(role.placement, role.optimization, overrides=runtime.deepspeed_config)
+    overrides = overrides_of(runtime, _described(role))
+    settings = merged(training_settings(role.placement, role.optimization), overrides)
     with memory.during(role.name):
         model = load_partitioned(partial(_load, role, role.adapter, seed=runtime.seed), settings)
-        return training_engine(model, settings, role.optimization)
+        with blaming(runtime, overrides):
+            return training_engine(model, settings, role.optimization)
 
 
 def frozen(role: Role, runtime: RuntimeConfig, memory: MemoryMeter, *, twin: TrainingEngine) -> FrozenModel:
@@ -110,6 +127,11 @@ def estimated(role: Role) -> str:
     if role.optimization is None:
         return str(estimate(role.name, count_parameters(config), role.placement, trained=False, world_size=size))
     return str(estimate_adapted(role.name, config, role.placement, role.adapter, world_size=size))
+
+
+def _described(role: Role) -> Trained:
+    assert role.optimization is not None
+    return Trained(role.placement, role.optimization, role.flags)
 
 
 def _load(role: Role, adapter: AdapterSettings | None, *, seed: int) -> nn.Module:

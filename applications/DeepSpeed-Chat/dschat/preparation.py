@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from dschat.checksums import folder_key
 from dschat.config.data import DataConfig
 from dschat.config.decisive import decisive_settings
-from dschat.config.runtime import OutputConfig, SavingConfig
+from dschat.config.runtime import OutputConfig, RuntimeConfig, SavingConfig
 from dschat.config.steps import PPOConfig, RewardTrainingConfig, SFTConfig
 from dschat.data.stage_data import DataSource, StageData, build_stage_data
 from dschat.data.stages import DataStage
@@ -68,25 +68,32 @@ def check_named_model(config: StepConfig, flag: str, path: str) -> CheckedModel:
     )
 
 
+def join_ranks(runtime: RuntimeConfig) -> torch.device:
+    """Join the other ranks, and return this rank's device."""
+    device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
+    if runtime.local_rank >= 0:
+        follow_launcher()
+    return device
+
+
 def prepare(
     config: StepConfig,
     model: CheckedModel,
+    device: torch.device,
     stage: DataStage,
     *,
     max_length: int,
 ) -> Prepared:
-    """Join the ranks, and tokenise a stage's share of the data; no weights are read.
+    """Tokenise a stage's share of the data, all ranks together; no weights are read.
 
     Args:
         config: settings of the step.
         model: brings the tokenizer.
+        device: as `join_ranks` returned it.
         stage: which share and form of the data.
         max_length: most tokens of a row as `stage.length_flag` limits it.
     """
     runtime = config.runtime
-    device = initialize(runtime.local_rank, timeout_seconds=runtime.dist_timeout)
-    if runtime.local_rank >= 0:
-        follow_launcher()
     check_holds_no_run(config.output, config.saving.resume)
     folder = work_folder(config.output, dry_run=runtime.dry_run)
     source = data_source(config.data, folder, seed=runtime.seed)

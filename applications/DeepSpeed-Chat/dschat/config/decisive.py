@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from dschat.config.deepspeed_file import read_deepspeed_file
 from dschat.config.flag import flags_of
 
 ABSENT = "absent"
@@ -26,8 +26,8 @@ def decisive_settings(config: Any) -> dict[str, Any]:
         for name, flag in flags_of(section).items():
             if not flag.may_change:
                 settings[f"--{name}"] = getattr(section, name)
-    overrides = config.runtime.deepspeed_config
-    settings["content of --deepspeed_config"] = json.loads(Path(overrides).read_text()) if overrides else None
+    file = config.runtime.deepspeed_config
+    settings["content of --deepspeed_config"] = read_deepspeed_file(file) if file else None
     return settings
 
 

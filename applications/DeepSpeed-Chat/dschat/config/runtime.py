@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from dschat.config.deepspeed_file import read_deepspeed_file
 from dschat.config.flag import Section, flag
 from dschat.errors import UserError
 
@@ -38,7 +39,7 @@ class RuntimeConfig(Section):
     deepspeed_config: str | None = flag(
         None,
         may_change=True,  # its content may not
-        help="JSON file whose entries override the DeepSpeed settings that the other flags imply.",
+        help='JSON file of DeepSpeed settings that no flag sets; "auto" stands for what the flags say.',
     )
     dist_timeout: float = flag(
         1800.0, above=0, may_change=True, help="Seconds that a rank waits for the others before the run is given up."
@@ -52,9 +53,9 @@ class RuntimeConfig(Section):
     )
 
     def check(self) -> None:
-        """Raise UserError for a file that is not there."""
-        if self.deepspeed_config is not None and not Path(self.deepspeed_config).is_file():
-            raise UserError(f"--deepspeed_config {self.deepspeed_config}: there is no such file")
+        """Raise UserError for a file of DeepSpeed settings that is not there or no JSON."""
+        if self.deepspeed_config is not None:
+            read_deepspeed_file(self.deepspeed_config)
 
 
 @dataclass(frozen=True)

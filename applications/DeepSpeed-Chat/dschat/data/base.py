@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -11,10 +12,13 @@ from datasets import Dataset, Features, LargeList, List, Value
 
 from dschat.config.data import DataConfig, SplitBy
 from dschat.data.cache import content_key
+from dschat.data.column_hints import is_text, renaming_hint
 from dschat.data.sources import FileSource, Source
 from dschat.data.splits import grouped_parts, permutation_parts
 from dschat.data.stages import Text
 from dschat.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 Row = Mapping[str, Any]
 
@@ -99,7 +103,7 @@ class RawDataset:
         Args:
             texts: what a row must offer besides its prompt, see `DataStage.texts`.
         Raises:
-            UserError: not readable, a column is lacking or does not hold text, or no row.
+            UserError: not readable, a column is lacking or does not hold text, or a split holds no row.
         """
         columns = self.columns_for(texts)
         flat_text = [name for name in columns if name not in self.untyped_columns and not set(name) & {".", "["}]
@@ -109,12 +113,27 @@ class RawDataset:
             raise UserError(f"dataset {self.label} has no train split (found: {', '.join(splits)}); add one")
         train = splits["train"]
         if len(train) == 0:
-            raise UserError(f"dataset {self.label} has no row; pass one that has")
+            raise UserError(f"{self._place('train')} has no row; add rows, or pass a dataset that has some")
         self._check_columns(train.features, columns)
-        if names:
-            self._check_columns(splits[names[0]].features, columns)
-            return RawSplits(train=train, evaluation=splits[names[0]])
-        return self._carved(train)
+        if not names:
+            return self._carved(train)
+        for name in set(splits) - {"train", names[0]}:
+            logger.info("%s (%s rows) is not used: evaluation is on %s",
+                        self._place(name), f"{len(splits[name]):,}", self._place(names[0]))  # fmt: skip
+        evaluation = splits[names[0]]
+        if len(evaluation) == 0:
+            raise UserError(
+                f"{self._place(names[0])} has no row; add rows, or remove it, and a part of the training rows is held "
+                "out instead"
+            )
+        self._check_columns(evaluation.features, columns)
+        return RawSplits(train=train, evaluation=evaluation)
+
+    def _place(self, split: str) -> str:
+        """Where the rows of a split are, for messages."""
+        if isinstance(self.source, FileSource):
+            return self.source.names(split)
+        return f"the {split} split of dataset {self.label}"
 
     def _carved(self, train: Dataset) -> RawSplits:
         """Cut an evaluation split off, at least one row of it."""
@@ -132,11 +151,12 @@ class RawDataset:
         for column in columns:
             feature = feature_at(features, column)
             if feature is None:
+                hint = renaming_hint(features, columns)
                 raise UserError(
                     f"dataset {self.label} lacks column '{column}'; found: {', '.join(features)}; "
-                    f"it is read as {self.hub_name}, pass another --data_format if it is something else"
+                    f"{hint}it is read as {self.hub_name}, pass another --data_format if it is something else"
                 )
-            if column not in self.untyped_columns and not _is_text(feature):
+            if column not in self.untyped_columns and not is_text(feature):
                 kind = feature.dtype if isinstance(feature, Value) else type(feature).__name__
                 raise UserError(
                     f"dataset {self.label} has a column '{column}' of type {kind} where text is needed; convert it"
@@ -204,11 +224,6 @@ def feature_at(features: Mapping[str, Any], column: str) -> Any | None:
                 return None
             feature = feature.feature
     return feature
-
-
-def _is_text(feature: Any) -> bool:
-    """Text, or nothing but nulls."""
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "null")
 
 
 def wrapped(before: str, value: Any, after: str = "") -> str | None:

@@ -6,9 +6,11 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dschat.data.compression import numbered_lines, plain_suffix
 from dschat.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -38,13 +40,14 @@ def read_json_rows(path: Path, *, text_columns: Sequence[str] = (), bad: BadRows
     """All objects of a file.
 
     Args:
-        path: `.jsonl` with one object a line, or `.json`, which may also be one list of objects. UTF-8; a byte order
-            mark and blank lines are tolerated.
+        path: `.jsonl` with one object a line, or `.json`, which may also be one list of objects, either of them
+            compressed (`.gz`, `.zst`). UTF-8; a byte order mark and blank lines are tolerated.
         text_columns: fields that must hold text in every row. A column that no row has is left to the caller, who
             knows the name of the dataset.
         bad: takes the rows that cannot be read; without it there may be none.
     Raises:
-        UserError: `file:line: what; expected {"prompt": ...}`.
+        UserError: `file:line: what; expected {"prompt": ...}`; or the file is damaged or cut off, which `bad` does not
+            take, as nobody knows how many rows are lost.
     """
     bad = bad or BadRows()
     numbered = list(iter_json_rows(path, text_columns=text_columns, bad=bad))
@@ -68,15 +71,16 @@ def iter_json_rows(
     """Yield (line number from 1, object), reading no further than asked; `text_columns` only shapes the messages."""
     bad = bad or BadRows()
     expected = _expected(text_columns)
-    try:
-        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); check its permissions") from error
-    if path.suffix == ".json" and content.lstrip(_BLANKS.encode()).startswith(b"["):
-        values = _list_items(path, content, expected)
+    values: Iterator[tuple[int, Any]]
+    lines = _without_mark(numbered_lines(path))
+    first = next(((line, raw) for line, raw in lines if raw.strip()), None)
+    if first is None:
+        return
+    rest = chain([first], lines)
+    if plain_suffix(path) == ".json" and first[1].lstrip(_BLANKS.encode()).startswith(b"["):
+        values = _list_items(path, first[0], b"".join(raw for _, raw in rest), expected)
     else:
-        lines = enumerate(content.split(b"\n"), start=1)  # not splitlines: U+2028 is legal inside a JSON string
-        values = ((line, raw) for line, raw in lines if raw.strip())
+        values = ((line, raw.removesuffix(b"\n")) for line, raw in rest if raw.strip())
     for line, value in values:
         try:
             row = _value_of_line(path, line, value, expected) if isinstance(value, bytes) else value
@@ -87,6 +91,11 @@ def iter_json_rows(
             bad.leave_out(fault)
         else:
             yield line, row
+
+
+def _without_mark(lines: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+    """Lines without the file's byte order mark."""
+    return ((line, raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw) for line, raw in lines)
 
 
 def _value_of_line(path: Path, line: int, raw: bytes, expected: str) -> Any:
@@ -103,9 +112,9 @@ def _value_of_line(path: Path, line: int, raw: bytes, expected: str) -> Any:
         _fault(path, line, f"not usable JSON ({error})", expected)
 
 
-def _list_items(path: Path, content: bytes, expected: str) -> Iterator[tuple[int, Any]]:
-    """The items of a file that is one list, each with the line it begins on."""
-    text = _decoded(path, 1, content, expected)
+def _list_items(path: Path, start: int, content: bytes, expected: str) -> Iterator[tuple[int, Any]]:
+    """The items of a file that is one list, which begins on line `start`, each with the line it begins on."""
+    text = "\n" * (start - 1) + _decoded(path, start, content, expected)
     decoder = json.JSONDecoder()
     position = _skip_blanks(text, text.index("[") + 1)
     line, counted = 1, 0

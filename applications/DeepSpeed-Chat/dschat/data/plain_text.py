@@ -18,6 +18,8 @@ from transformers import PreTrainedTokenizerBase
 
 from dschat.checksums import file_sha256
 from dschat.data.cache import cached_folder, code_key, content_key, quiet_datasets
+from dschat.data.compression import plain_suffix, read_unpacked
+from dschat.data.folders import is_data_file
 from dschat.data.order import epoch_order
 from dschat.data.sources import HubSource, local_source
 from dschat.data.tokenise import TextEncoder
@@ -37,7 +39,8 @@ class TextSource:
     """Which text, in plain values."""
 
     name: str
-    """A file or folder (txt, json, jsonl, parquet), or a dataset of the hub, whose train split is taken."""
+    """A file or folder (txt, json, jsonl, parquet, all but the last also with .gz or .zst), or a dataset of the hub,
+    whose train split is taken."""
     config_name: str | None
     """The hub dataset's configuration."""
     num_workers: int
@@ -54,7 +57,7 @@ class TextBlocks:
     seed: int
 
     def rows(self, start: int, count: int) -> Tensor:
-        """[count, L] int64, from number `start` on of the endless sequence in which pass follows pass."""
+        """[N, L] int64, N = `count` blocks from number `start` on of an endless sequence: pass follows pass."""
         chosen: list[list[int]] = []
         for number in range(start, start + count):
             epoch, within = divmod(number, len(self.blocks))
@@ -104,8 +107,10 @@ def _read(source: TextSource) -> tuple[Dataset, str]:
                 f"{_FLAG} {source.name} is no file or folder here and could not be loaded from the Hugging Face hub; "
                 "pass a local txt, json, jsonl or parquet file, or a folder of them"
             ) from error
-    files = sorted(path.rglob(f"*{_TEXT_SUFFIX}")) if path.is_dir() else [path] * (path.suffix == _TEXT_SUFFIX)
+    files = sorted(file for file in ([path] if path.is_file() else path.rglob("*")) if _is_text_file(file))
     if files:
+        if path.is_dir():
+            _check_text_alone(files)
         paragraphs = list(chain.from_iterable(_paragraphs(file) for file in files))
         return Dataset.from_dict({_TEXT_COLUMN: paragraphs}), content_key({"txt": [file_sha256(f) for f in files]})
     configs = [source.config_name] if source.config_name else []
@@ -113,12 +118,24 @@ def _read(source: TextSource) -> tuple[Dataset, str]:
     return _text_column(local.splits(()), source.name), local.fingerprint()
 
 
+def _is_text_file(path: Path) -> bool:
+    return plain_suffix(path) == _TEXT_SUFFIX and path.is_file()
+
+
+def _check_text_alone(files: Sequence[Path]) -> None:
+    """Refuse tables beside text, which would be left out."""
+    for folder in sorted({file.parent for file in files}):
+        for other in filter(is_data_file, sorted(folder.iterdir())):
+            raise UserError(f"{_FLAG}: {other.absolute()} lies beside text files; keep one kind, or pass a single file")
+
+
 def _paragraphs(file: Path) -> list[str]:
     """The parts of a text file between blank lines."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_unpacked(file).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UserError(f"{_FLAG}: {file.absolute()} is not readable as UTF-8 text ({error}); convert it") from error
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
     return [part for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
@@ -127,6 +144,8 @@ def _text_column(splits: Mapping[str, Dataset], name: str) -> Dataset:
     if "train" not in splits:
         raise UserError(f"{_FLAG} {name} has no train split (it has {', '.join(splits)}); choose a dataset with one")
     rows = splits["train"]
+    if len(rows) == 0:
+        raise UserError(f"{_FLAG} {name} has no row; add text")
     column = _TEXT_COLUMN if _TEXT_COLUMN in rows.column_names else rows.column_names[0]
     if getattr(rows.features[column], "dtype", None) not in ("string", "large_string"):
         raise UserError(f"{_FLAG} {name}: its column {column} holds no text; call the one that does {_TEXT_COLUMN}")

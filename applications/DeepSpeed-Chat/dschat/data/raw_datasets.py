@@ -17,6 +17,9 @@ from dschat.config.data import DataConfig, PromptStyle, SplitBy
 from dschat.data.apps import Apps, TinyApps
 from dschat.data.base import ASSISTANT, HUMAN, RawDataset, Row, feature_at, value_at, wrapped
 from dschat.data.builtin import BuiltinSource
+from dschat.data.column_hints import renaming_hint
+from dschat.data.compression import plain_stem
+from dschat.data.folders import is_readable
 from dschat.data.multilingual import (
     Hc3Chinese,
     MiraclJa,
@@ -339,7 +342,7 @@ def _by_name(name: str) -> type[RawDataset] | None:
 def _by_local_name(path: Path) -> type[RawDataset] | None:
     """The class that is named exactly like a local path: owner/name, name alone, or with the owner's / replaced."""
     absolute = path.absolute()
-    names = {f"{absolute.parent.name}/{absolute.name}", absolute.name, absolute.stem}
+    names = {f"{absolute.parent.name}/{absolute.name}", absolute.name, plain_stem(absolute)}
     for hub_name, kind in _CLASSES.items():
         spellings = {
             hub_name,
@@ -369,9 +372,10 @@ def _by_columns(path: Path, source: LocalSource) -> type[RawDataset]:
     if matches:
         names = ", ".join(kind.hub_name for kind in matches)
         raise UserError(f"{found}, which fit several datasets ({names}); say which with --data_format")
+    hint = renaming_hint(features, JsonFile.required_columns())
     raise UserError(
-        f"{found}, which fit no supported dataset; use the columns prompt, chosen and rejected, or say the format with "
-        f"--data_format, one of: {', '.join(_CLASSES)}"
+        f"{found}, which fit no supported dataset; {hint}use the columns prompt, chosen and rejected, or say the "
+        f"format with --data_format, one of: {', '.join(_CLASSES)}"
     )
 
 
@@ -382,7 +386,7 @@ def _configs(kind: type[RawDataset] | None) -> set[str]:
 
 def _looks_local(path: str) -> bool:
     """Whether a name that does not exist was meant as a path; such a name is never looked up on the hub."""
-    if path.startswith((".", "/", "~")) or path.endswith(("/", ".json", ".jsonl", ".parquet")) or path.count("/") > 1:
+    if path.startswith((".", "/", "~")) or path.endswith("/") or is_readable(Path(path)) or path.count("/") > 1:
         return True
     return (
         "/" in path

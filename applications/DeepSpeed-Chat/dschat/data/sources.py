@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import difflib
-import json
-import re
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import datasets
 import pyarrow
-import pyarrow.parquet
 from datasets import Dataset, DatasetDict, Features
 
 from dschat.checksums import file_sha256
-from dschat.data.cache import content_key, quiet_datasets
-from dschat.data.json_rows import BadRows, iter_json_rows, read_json_rows
+from dschat.data.cache import content_key
+from dschat.data.folders import SPLIT_WORDS, files_of_splits, is_table
+from dschat.data.json_rows import BadRows
+from dschat.data.tables import columns_of, first_line, read_rows, read_tables
 from dschat.errors import UserError
 
-_SUFFIXES = (".parquet", ".json", ".jsonl")
-_NOT_DATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json"}
-_SPLIT_WORDS = {"train": "train", "training": "train", "test": "test"} | dict.fromkeys(
-    ("validation", "valid", "val", "dev", "eval", "evaluation"), "validation"
-)
-_ROWS_THAT_SHOW_COLUMNS = 64
+logger = logging.getLogger(__name__)
 
 
 class Source(Protocol):
@@ -61,7 +55,7 @@ class HubSource:
                 loaded = datasets.load_dataset(self.name, self.config, revision="refs/convert/parquet")
         except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             raise UserError(
-                f"dataset {self.name} could not be loaded from the Hugging Face hub ({_first_line(error)}); without "
+                f"dataset {self.name} could not be loaded from the Hugging Face hub ({first_line(error)}); without "
                 "network, pass a local copy instead: --data_path FOLDER --data_format "
                 f"{self.name}, a folder with train and validation files in parquet, json or jsonl"
             ) from error
@@ -77,36 +71,38 @@ class FileSource:
     """Local parquet, json or jsonl files."""
 
     files: Mapping[str, tuple[Path, ...]]
-    """Files of each split; a split's files have one suffix."""
+    """Files of each split, of which either all or none are parquet."""
     cache_dir: Path
     """Where parquet is unpacked to memory-mapped Arrow."""
     bad_rows: BadRows = field(default_factory=BadRows, compare=False)
     """Takes the rows of JSON files that cannot be read."""
 
     def splits(self, text_columns: Sequence[str]) -> dict[str, Dataset]:
-        """Read the files.
+        """Read the files; the log says how many rows each gave, where there are several.
 
         Raises:
-            UserError: a file cannot be read, or a JSON line is at fault.
+            UserError: a file cannot be read, a JSON line is at fault, or the files of a split do not fit together.
         """
         self.bad_rows.count = 0
-        return {split: self._read(files, text_columns) for split, files in self.files.items()}
+        return {split: self._read(split, files, text_columns) for split, files in self.files.items()}
 
-    def _read(self, files: Sequence[Path], text_columns: Sequence[str]) -> Dataset:
-        if files[0].suffix == ".parquet":
-            return _read_parquet(files, self.cache_dir)
-        return _rows_to_dataset(
-            [row for file in files for row in read_json_rows(file, text_columns=text_columns, bad=self.bad_rows)],
-            files,
-        )
+    def _read(self, split: str, files: Sequence[Path], text_columns: Sequence[str]) -> Dataset:
+        if is_table(files[0]):
+            rows, counts = read_tables(files, text_columns=text_columns, cache_dir=self.cache_dir)
+        else:
+            rows, counts = read_rows(files, text_columns=text_columns, bad=self.bad_rows)
+        if sum(map(len, self.files.values())) > 1:
+            for file, count in zip(files, counts, strict=True):
+                logger.info("%s rows of %s (%s)", f"{count:,}", file.absolute(), split)
+        return rows
 
     def features(self) -> Features:
-        """Columns and their types, from the beginning of the first file."""
-        first = next(iter(self.files.values()))[0]
-        if first.suffix == ".parquet":
-            return Features.from_arrow_schema(_parquet_schema(first))
-        rows = iter_json_rows(first, bad=BadRows(self.bad_rows.limit))
-        return _rows_to_dataset([row for _, row in islice(rows, _ROWS_THAT_SHOW_COLUMNS)], [first]).features
+        """Columns and their types, from the beginning of the first train file that has rows."""
+        return columns_of(self.files["train"], bad=BadRows(self.bad_rows.limit))
+
+    def names(self, split: str) -> str:
+        """The files of a split, for messages."""
+        return ", ".join(str(file.absolute()) for file in self.files[split])
 
     def fingerprint(self) -> str:
         """Key of the files' content and of the split each is in."""
@@ -130,7 +126,11 @@ class SavedSource:
         except (OSError, ValueError, KeyError, pyarrow.ArrowInvalid) as error:
             raise UserError(
                 f"{self.folder} looks like a folder of Dataset.save_to_disk but cannot be read "
-                f"({_first_line(error)}); save it again, or pass parquet, json or jsonl files"
+                f"({first_line(error)}); save it again, or pass parquet, json or jsonl files"
+            ) from error
+        except IndexError as error:  # the library's answer to a split that was saved without rows
+            raise UserError(
+                f"{self.folder} holds a split without a row; save it again with rows or without the split"
             ) from error
         return canonical_splits(loaded if isinstance(loaded, DatasetDict) else {"train": loaded})
 
@@ -151,37 +151,16 @@ def local_source(path: Path, *, configs: Collection[str], cache_dir: Path, skip_
     """Find the data of an existing file or folder.
 
     Args:
-        path: a parquet, json or jsonl file; a `save_to_disk` folder; or a folder with files whose names (or whose
-            folders' names) tell the split: train, validation / valid / dev / eval, test. A lone file, or files without
-            a split in their names, are the train split.
-        configs: names of sub-folders to prefer where a folder holds several sets, as hub repositories do.
+        path: a `save_to_disk` folder, or what `files_of_splits` takes.
+        configs: see there.
         cache_dir: for unpacked parquet.
         skip_bad_rows: rows of JSON files that may be left out because they cannot be read.
     Raises:
-        UserError: nothing readable there, or more than one set.
+        UserError: nothing readable there, more than one set, or a file that would be left out.
     """
-    if path.is_file():
-        if path.suffix not in _SUFFIXES:
-            raise UserError(
-                f"{path.absolute()} is not a data file of a kind that can be read; pass parquet, json or jsonl"
-            )
-        return FileSource({"train": (path,)}, cache_dir, BadRows(skip_bad_rows))
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return SavedSource(path)
-    files = _data_files(path, path, configs)
-    named = {file: split for file in files if (split := _split_of(file, path)) is not None}
-    chosen = named or dict.fromkeys(files, "train")
-    splits: dict[str, tuple[Path, ...]] = {}
-    for file, split in sorted(chosen.items()):
-        splits[split] = (*splits.get(split, ()), file)
-    for split, members in splits.items():
-        if len({file.suffix for file in members}) > 1:
-            names = ", ".join(file.name for file in members)
-            raise UserError(f"{path.absolute()} holds its {split} split in several formats ({names}); keep one of them")
-    if "train" not in splits:
-        names = ", ".join(str(file.relative_to(path)) for file in files)
-        raise UserError(f"{path.absolute()} has no train file (found: {names}); name one train.jsonl or train.parquet")
-    return FileSource(splits, cache_dir, BadRows(skip_bad_rows))
+    return FileSource(files_of_splits(path, configs), cache_dir, BadRows(skip_bad_rows))
 
 
 def missing_path_error(path: str) -> UserError:
@@ -200,86 +179,9 @@ def canonical_splits(splits: Mapping[str, Dataset]) -> dict[str, Dataset]:
     """Splits under the names "train", "validation" and "test"; the first of several with one meaning is kept."""
     result: dict[str, Dataset] = {}
     for name, split in splits.items():
-        result.setdefault(_SPLIT_WORDS.get(str(name), str(name)), split)
+        meaning = SPLIT_WORDS.get(str(name), str(name))
+        if meaning in result:
+            logger.warning("the split %s with %s rows is not used, as another is the %s split", name, f"{len(split):,}",
+                           meaning)  # fmt: skip
+        result.setdefault(meaning, split)
     return result
-
-
-def _data_files(folder: Path, root: Path, configs: Collection[str]) -> list[Path]:
-    """The data files of one set: those of the folder and of its split folders, else those of its only set below."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    split_folders = [entry for entry in entries if entry.is_dir() and entry.name in _SPLIT_WORDS]
-    files = [file for place in [folder, *split_folders] for file in sorted(place.iterdir()) if _is_data_file(file)]
-    if files:
-        return files
-    below = [entry for entry in entries if entry.is_dir() and any(_is_data_file(file) for file in entry.rglob("*"))]
-    preferred = [entry for entry in below if entry.name in configs] or below
-    if len(preferred) == 1:
-        return _data_files(preferred[0], root, configs)
-    if below:
-        names = ", ".join(entry.name for entry in below)
-        raise UserError(f"{folder.absolute()} holds several sets of data ({names}); pass one of them as --data_path")
-    found = ", ".join(entry.name for entry in entries[:8]) or "nothing"
-    raise UserError(f"{root.absolute()} has no parquet, json or jsonl file (found: {found}); add train.jsonl to it")
-
-
-def _is_data_file(path: Path) -> bool:
-    return path.suffix in _SUFFIXES and path.name not in _NOT_DATA and path.is_file()
-
-
-def _split_of(file: Path, root: Path) -> str | None:
-    """The split that a file's name tells, else that of the folders above it, the nearest first."""
-    for name in (file.stem, *reversed(file.relative_to(root).parent.parts)):
-        for word in re.split(r"[^a-z]+", name.lower()):
-            if word in _SPLIT_WORDS:
-                return _SPLIT_WORDS[word]
-    return None
-
-
-def _parquet_schema(file: Path) -> pyarrow.Schema:
-    try:
-        return pyarrow.parquet.read_schema(file)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise UserError(
-            f"{file.absolute()} is not a whole parquet file ({_first_line(error)}); write it again"
-        ) from error
-
-
-def _read_parquet(files: Sequence[Path], cache_dir: Path) -> Dataset:
-    for file in files:
-        _parquet_schema(file)
-    try:
-        with quiet_datasets():
-            return Dataset.from_parquet([str(file) for file in files], cache_dir=str(cache_dir / "parquet"))
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        names = ", ".join(str(file.absolute()) for file in files)
-        raise UserError(
-            f"{names} could not be read as one table ({_first_line(error)}); write the files again"
-        ) from error
-
-
-def _rows_to_dataset(rows: Sequence[Mapping[str, Any]], files: Sequence[Path]) -> Dataset:
-    """Rows that may lack keys as one table."""
-    names = dict.fromkeys(name for row in rows for name in row)
-    try:
-        return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
-    except (pyarrow.ArrowException, OverflowError, TypeError, ValueError) as error:
-        mixed = [name for name in names if len({_shape(row.get(name)) for row in rows} - {"null"}) > 1]
-        where = f"column '{mixed[0]}' of " if mixed else ""
-        raise UserError(
-            f"{where}{', '.join(str(file) for file in files)} does not hold the same kind of value in every row "
-            f"({_first_line(error)}); make the rows alike"
-        ) from error
-
-
-def _shape(value: Any) -> str:
-    """Kind of a JSON value, numbers of either type alike."""
-    if value is None:
-        return "null"
-    return "number" if isinstance(value, int | float) else type(value).__name__
-
-
-def _first_line(error: BaseException) -> str:
-    """The first line of an error's text, without the end that would break a sentence."""
-    lines = str(error).strip().splitlines()
-    text = lines[0] if lines else type(error).__name__
-    return json.dumps(text, ensure_ascii=False)[1:-1].replace('\\"', '"')[:200].rstrip(". ")

@@ -37,19 +37,21 @@ class Secrets:
         Found plain and as JSON, addresses, HTML and base64 write it. Call it before a text is cut, logged, raised or
         written: what has been cut keeps too little of a secret to be found, and enough to be used.
         """
-        plain, edges = _decoded(text)
-        hidden = sorted(
-            (match.start(), match.start() + len(part))
-            for part in self._parts
-            for match in re.finditer(f"(?={re.escape(part)})", plain)
-        )
+        secret = bytearray(len(text))  # 1 where a character belongs to one
+        # as it is too: what looks like an escape may be a part of the secret
+        for reading, edges in ((text, range(len(text) + 1)), _decoded(text)):
+            for part in self._parts:
+                at = reading.find(part)
+                while at >= 0:
+                    start, end = edges[at], edges[at + len(part)]
+                    secret[start:end] = b"\1" * (end - start)
+                    at = reading.find(part, at + 1)
         pieces: list[str] = []
         done = 0
-        for start, end in hidden:
-            if start > done or not pieces:
-                pieces += [text[edges[done] : edges[start]], HIDDEN]
-            done = max(done, end)
-        return "".join(pieces) + text[edges[done] :]
+        for run in re.finditer(b"\1+", secret):
+            pieces += [text[done : run.start()], HIDDEN]
+            done = run.end()
+        return "".join(pieces) + text[done:]
 
 
 def url_secrets(url: str) -> list[str]:
@@ -75,8 +77,8 @@ def printable(text: str) -> str:
 
 def _parts(secret: str) -> set[str]:
     """Every short piece of a secret, in the forms that are looked for."""
-    plain = _decoded(secret)[0]
-    parts = {plain[at : at + WINDOW] for at in range(len(plain) - WINDOW + 1)}
+    readings = secret, _decoded(secret)[0]
+    parts = {text[at : at + WINDOW] for text in readings for at in range(len(text) - WINDOW + 1)}
     if not parts:
         return parts
     raw = secret.encode()

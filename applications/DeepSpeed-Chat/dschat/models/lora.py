@@ -192,7 +192,7 @@ def save_weights(model: PreTrainedModel, weights: Mapping[str, Tensor], folder: 
 
     Args:
         model: gives config and names; left as it is.
-        weights: every weight under its name in `model`; what lies in 4 bits is taken from `model` itself.
+        weights: every weight, whole, such as [O, I], under its name in `model`, which holds those in 4 bits itself.
         folder: gets the files of the whole model and, where the adapter alone is trained, `adapter` in peft's layout.
     """
     settings = _settings(model)
@@ -212,7 +212,7 @@ def merged_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
         model: holds the adapter's layers.
         weights: every weight under its name in `model`, on one device.
     Returns:
-        weights in the precision of W; the product and the sum are taken in float32.
+        weights in the precision of W [O, I]; the product of B [O, R] and A [R, I] and the sum are in float32.
     """
     merged = dict(weights)
     for name, layer in _adapted(model):

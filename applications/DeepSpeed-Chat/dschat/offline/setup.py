@@ -9,7 +9,7 @@ from typing import Generic
 
 from dschat.config.steps import RewardTrainingConfig, SFTConfig
 from dschat.data.stages import DataStage
-from dschat.engines import Loader, Role, estimated, trained
+from dschat.engines import Loader, Role, check_deepspeed_file, estimated, trained
 from dschat.loop import TrainingLoop
 from dschat.models.checked import CheckedModel
 from dschat.models.lora import check_adapter
@@ -20,6 +20,7 @@ from dschat.preparation import (
     claimed,
     continuation,
     describe_rehearsal,
+    join_ranks,
     one_step,
     prepare,
     tensorboard_folder,
@@ -56,21 +57,23 @@ class OfflineStage(Generic[B]):
 def run_offline(config: OfflineConfig, stage: OfflineStage[B]) -> None:
     """Train one model on rows, from checked settings to a saved folder; in a dry run one step of it, with a report."""
     with claimed(config.output, dry_run=config.runtime.dry_run):
-        prepared = prepare_offline(config, stage.data)
+        prepared = prepare_offline(config, stage)
         _train(config, prepared, stage)
 
 
-def prepare_offline(config: OfflineConfig, data: DataStage) -> Prepared:
-    """Check the model folder and tokenise the data; no weights are read.
+def prepare_offline(config: OfflineConfig, stage: OfflineStage[B]) -> Prepared:
+    """Check the model folder and DeepSpeed's settings, and tokenise the data; no weights are read.
 
     Args:
         config: settings of the step.
-        data: which share and form of the data.
+        stage: which data, and which kind of model.
     """
     set_up_logging()
     model = check_named_model(config, MODEL_FLAG, config.training.model_name_or_path)
-    model.check_rows(config.training.max_seq_len, data.length_flag)
-    return prepare(config, model, data, max_length=config.training.max_seq_len)
+    model.check_rows(config.training.max_seq_len, stage.data.length_flag)
+    device = join_ranks(config.runtime)
+    check_deepspeed_file(config.runtime, lambda: [_role(config, model, stage.load, total_updates=1)])
+    return prepare(config, model, device, stage.data, max_length=config.training.max_seq_len)
 
 
 def _train(config: OfflineConfig, prepared: Prepared, stage: OfflineStage[B]) -> None:

@@ -81,7 +81,7 @@ def random_lengths(seeds: Sequence[int], *, repeat_times: int) -> Tensor:
         seeds: one of each row.
         repeat_times: how often each of RANDOM_LENGTHS occurs, m.
     Returns:
-        [B, 5m] int64 on the CPU.
+        [B, K] int64 on the CPU, K = m times the number of RANDOM_LENGTHS.
     """
     deck = torch.tensor(RANDOM_LENGTHS).repeat(repeat_times)
     shuffles = [torch.randperm(len(deck), generator=torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -9,12 +9,12 @@ from dschat.config.steps import BatchArithmetic, PPOConfig
 from dschat.data.order import steps_per_epoch
 from dschat.data.plain_text import TextBlocks, TextSource, build_blocks
 from dschat.data.stages import PPOStage
-from dschat.engines import estimated
+from dschat.engines import check_deepspeed_file, estimated
 from dschat.models.checked import CheckedModel, find_model
 from dschat.models.lora import check_adapter
 from dschat.models.reward_model import check_has_head, has_head
 from dschat.models.tokenizer import check_same_tokenizer
-from dschat.preparation import Prepared, cache_folder, check_named_model, one_step, prepare
+from dschat.preparation import Prepared, cache_folder, check_named_model, join_ranks, one_step, prepare
 from dschat.rlhf.reward_sources import check_reward_source
 from dschat.rlhf.rlhf_engine import Checkpoints, ppo_roles
 from dschat.runtime.distributed import main_process_first, world_size
@@ -49,13 +49,16 @@ def prepare_ppo(config: PPOConfig) -> tuple[Prepared, Checkpoints]:
             "--max_prompt_seq_len and --max_answer_seq_len",
         )
     check_adapter(critic.config, config.critic_adapter)
-    stage = PPOStage(needs_tests=config.reward.needs_tests)
-    prepared = prepare(config, actor, stage, max_length=config.rollout.max_prompt_seq_len)
     scored_by_model = config.uses_reward_model
+    checkpoints = Checkpoints(actor, critic, fresh_critic_head=not scored_by_model)
+    device = join_ranks(config.runtime)
+    check_deepspeed_file(config.runtime, lambda: ppo_roles(config, checkpoints, total_updates=1).all())
+    stage = PPOStage(needs_tests=config.reward.needs_tests)
+    prepared = prepare(config, actor, device, stage, max_length=config.rollout.max_prompt_seq_len)
     if not scored_by_model:
         head = "its score head" if has_head(critic) else "a new score head"
         logger.info("no reward model gives scores; the critic starts from %s with %s", critic.path, head)
-    return prepared, Checkpoints(actor, critic, fresh_critic_head=not scored_by_model)
+    return prepared, checkpoints
 
 
 def _critic(config: PPOConfig, actor: CheckedModel) -> CheckedModel:

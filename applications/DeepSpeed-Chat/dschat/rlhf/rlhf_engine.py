@@ -18,6 +18,7 @@ from dschat.models.lora import FrozenModel, inner_module
 from dschat.models.reward_model import hugging_face_model, load_token_scorer
 from dschat.rlhf.scoring import RolloutModels
 from dschat.runtime.deepspeed_config import TORCH_DTYPES, Optimization, Placement, training_stage, usable_dtype
+from dschat.runtime.deepspeed_overrides import TrainingFlags
 from dschat.runtime.distributed import whole_copy
 from dschat.runtime.memory import MemoryMeter
 from dschat.runtime.model_folders import export_model
@@ -91,6 +92,7 @@ def ppo_roles(config: PPOConfig, checkpoints: Checkpoints, *, total_updates: int
         ),
         dropout=models.actor_dropout,
         gradient_checkpointing=models.actor_gradient_checkpointing,
+        flags=_flags("actor"),
         adapter=config.actor_adapter,
     )
     reference = Role(
@@ -109,6 +111,7 @@ def ppo_roles(config: PPOConfig, checkpoints: Checkpoints, *, total_updates: int
         optimization(models.critic_learning_rate, models.critic_weight_decay, config.critic_adapter),
         dropout=models.critic_dropout,
         gradient_checkpointing=models.critic_gradient_checkpointing,
+        flags=_flags("critic"),
         adapter=config.critic_adapter,
     )
     reward = Role(
@@ -120,6 +123,16 @@ def ppo_roles(config: PPOConfig, checkpoints: Checkpoints, *, total_updates: int
         adapter=config.critic_adapter,
     )
     return PPORoles(actor, reference, critic, reward if config.uses_reward_model else None)
+
+
+def _flags(role: str) -> TrainingFlags:
+    return TrainingFlags(
+        learning_rate=f"--{role}_learning_rate",
+        weight_decay=f"--{role}_weight_decay",
+        micro_batch_size="--per_device_training_batch_size",
+        zero_stage=f"--{role}_zero_stage",
+        gradient_checkpointing=f"--{role}_gradient_checkpointing",
+    )
 
 
 class DeepSpeedRLHFEngine:

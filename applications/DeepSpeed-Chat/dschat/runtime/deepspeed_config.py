@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +13,6 @@ from torch import nn
 
 from dschat.config.runtime import RuntimeConfig
 from dschat.config.training import ScheduleConfig
-from dschat.errors import UserError
 from dschat.runtime.distributed import ZERO_PARTITIONED, world_size
 from dschat.runtime.training_engine import TrainingEngine
 
@@ -75,18 +72,10 @@ def training_stage(stage: int, dtype: str) -> int:
     return stage
 
 
-def training_settings(
-    placement: Placement, optimization: Optimization, *, overrides: str | None = None
-) -> dict[str, Any]:
-    """DeepSpeed settings of a model that is trained.
-
-    Args:
-        placement: stage, precision, offload.
-        optimization: optimizer and batch sizes.
-        overrides: path of a JSON file whose entries win (`--deepspeed_config`).
-    """
+def training_settings(placement: Placement, optimization: Optimization) -> dict[str, Any]:
+    """DeepSpeed settings of a model that is trained, as the flags imply them."""
     accumulation = optimization.schedule.gradient_accumulation_steps * optimization.passes
-    settings = _shared_settings(placement) | {
+    return _shared_settings(placement) | {
         "train_micro_batch_size_per_gpu": optimization.micro_batch_size,
         "gradient_accumulation_steps": accumulation,
         "train_batch_size": optimization.micro_batch_size * accumulation * world_size(),
@@ -100,9 +89,6 @@ def training_settings(
             },
         },
     }
-    if overrides is not None:
-        settings = _merge(settings, _read_overrides(overrides))
-    return settings
 
 
 def inference_settings(placement: Placement) -> dict[str, Any]:
@@ -213,29 +199,3 @@ def _needs_torch_adam(placement: Placement) -> bool:
     if placement.offload and placement.stage >= 1:
         return False  # the host-side Adam needs only a C++ compiler
     return shutil.which("nvcc") is None
-
-
-def _read_overrides(path: str) -> dict[str, Any]:
-    try:
-        settings = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"--deepspeed_config {path} is not readable as JSON: {error}") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"--deepspeed_config {path} must hold a JSON object")
-    # these write behind the run's back, and a state is whole only when all of its files are
-    for section, entry in (("checkpoint", "writer"), ("datastates_ckpt", None)):
-        if section in settings and (entry is None or entry in settings[section]):
-            name = section if entry is None else f"{section}.{entry}"
-            raise UserError(
-                f"--deepspeed_config {path} asks for {name}, whose files arrive after the state that they belong to is "
-                "checked and committed; leave it out"
-            )
-    return settings
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _merge(base[key], value) if both else value
-    return merged

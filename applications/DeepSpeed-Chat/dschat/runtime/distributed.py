@@ -215,7 +215,10 @@ def whole_weights(engine: TrainingEngine, *, gather: bool) -> Iterator[nn.Module
 
 
 def whole_state_dict(model: nn.Module) -> dict[str, Tensor] | None:
-    """Every weight on the CPU under its name, tied ones once, on rank 0; None elsewhere. All ranks call it together."""
+    """Every weight, whole, such as [V, D], on the CPU under its name, tied ones once, on rank 0; None elsewhere.
+
+    All ranks call it together.
+    """
     weights: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         with gathered([parameter]):
@@ -231,9 +234,9 @@ def whole_state_dict(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 def gather_shares(share: Tensor, total: int) -> Tensor:
-    """The parts [n] of all ranks in order as one tensor [total] on every rank; all ranks must call it together.
+    """The parts [N] of all ranks in order as one tensor [T] on every rank; all ranks must call it together.
 
-    Parts have ceil(total / world size) entries; those of the last ranks may be shorter, or longer by padding.
+    T is `total`, N = ceil(T / world size); parts of the last ranks may be shorter, or longer by padding.
     """
     size = -(-total // world_size())
     if not dist.is_initialized() or world_size() == 1:

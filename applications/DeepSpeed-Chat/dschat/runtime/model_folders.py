@@ -28,7 +28,7 @@ def export_model(
             which is added to the saved weights and stands beside them in `folder`/adapter.
         tokenizer: saved beside it, with its special tokens and chat template.
         folder: replaced if it exists.
-        read: gives all weights on rank 0, by their names in `model`; all ranks call it together.
+        read: gives all weights, whole, such as [V, D], on rank 0, by name; all ranks call it together.
     """
     weights = read(model)
     if is_main_process():

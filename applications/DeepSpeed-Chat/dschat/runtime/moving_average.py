@@ -42,7 +42,7 @@ class MovingAverage:
             average.lerp_(_share(self._weights[name]).to(average), 1.0 - self._decay)
 
     def whole_state_dict(self, model: nn.Module) -> dict[str, Tensor] | None:
-        """All weights of `model` on the CPU, the trained ones averaged, on rank 0; None elsewhere.
+        """All weights, whole, such as [V, D], on the CPU, the trained ones averaged, on rank 0; None elsewhere.
 
         In the precision of the weights. All ranks call it together.
         """
@@ -55,11 +55,11 @@ class MovingAverage:
         return weights
 
     def state_dict(self) -> dict[str, Tensor]:
-        """This rank's share of the averages, by the weights' names, each of shape [n] in float32."""
+        """This rank's share of the averages, by the weights' names, each [N] float32."""
         return dict(self._averages)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` gave on the same rank of as many.
+        """Go on from the shares [N] that `state_dict` gave on the same rank of as many.
 
         Raises:
             UserError: it is of another model, ZeRO stage 3 or not, or number of ranks.

@@ -20,7 +20,7 @@ EMBEDDING_NAMES = (
 
 
 def read_embedding_table(folder: Path) -> Tensor:
-    """The input embeddings [V', D] of a Hugging Face model folder, V' its rows, padding included.
+    """The input embeddings [R, D] of a Hugging Face model folder, R its rows, padding included.
 
     Only this table is read where the weights are safetensors and its name is one of EMBEDDING_NAMES; otherwise the
     model is loaded whole.

@@ -219,7 +219,15 @@ def kernel_table(found: Distances) -> Table:
 def moves_table(
     points: Tensor, rows: Sequence[int], found: Distances, text: Callable[[int], str], metric: Metric
 ) -> Table:
-    """What the penalty of a token that gains probability is, when it is near, farther and unrelated; rows as above."""
+    """What the penalty of a token that gains probability is, when it is near, farther and unrelated.
+
+    Args:
+        points: [V, D] float32.
+        rows: ids of the tokens that lose probability.
+        found: distances in these points.
+        text: how a token is shown.
+        metric: of the distances.
+    """
     table = Table(
         title=f"{MOVED_MASS:.1f} of the probability moves away from a token: penalty of the one that gains it",
         title_justify="left",
@@ -248,7 +256,7 @@ def move_penalties(
 ) -> tuple[float, float]:
     """Penalty of `other` after it took MOVED_MASS from `token`: truncated as published, and capped and debiased.
 
-    The two tokens are a vocabulary of their own here, with this model's distance, radii and far cost.
+    The two of points [V, D] are a vocabulary of their own here, with this model's distance, radii and far cost.
     """
     both = torch.tensor([token, other])
     # the token itself is at distance 0, so the k1-th other one comes at rank k1 + 1
