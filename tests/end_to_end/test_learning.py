@@ -81,4 +81,5 @@ def test_the_adaptive_coefficient_keeps_the_penalty_at_its_target(
     assert sum(penalties[-swing:]) / swing == pytest.approx(target, rel=0.4)
     # without it this reward drives the policy far beyond
     assert max(penalties) > 1.5 * target
-    assert lines[-1]["reward"] > 1.5 * lines[0]["reward"]
+    # over the same swing, in which the reward goes up and down with the penalty
+    assert sum(line["reward"] for line in lines[-swing:]) / swing > 1.5 * lines[0]["reward"]
