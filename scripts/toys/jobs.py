@@ -18,7 +18,7 @@ from dschat.data.batches import PromptBatch
 from dschat.rlhf.constituency import ConstituencyParser
 from dschat.rlhf.reward_sources import RewardSource
 from dschat.runtime.distributed import rank, world_size
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from toys.generators import FixedAnswers
 from toys.models import make_causal_lm
 from toys.tokenizers import make_tokenizer
@@ -137,12 +137,12 @@ def make_folders(folder: Path, *, family: str = "llama", pad: Literal["pad", "eo
     from dschat.models.reward_model import load_token_scorer
 
     tokenizer = make_tokenizer(pad=pad)
-    export_model(make_causal_lm(family, vocab_size=len(tokenizer)), tokenizer, folder / "sft")
+    save_model(make_causal_lm(family, vocab_size=len(tokenizer)), tokenizer, folder / "sft")
     torch.manual_seed(0)
     scorer = load_token_scorer(check_model("sft", str(folder / "sft")), fresh_head=True, dtype=torch.float32)
     with torch.no_grad():
         scorer.model.score.weight.normal_(std=0.2)
-    export_model(scorer.model, tokenizer, folder / "reward")
+    save_model(scorer.model, tokenizer, folder / "reward")
     data = write_pairs(folder / "pairs.jsonl")
     return {"data": str(data), "sft": str(folder / "sft"), "reward": str(folder / "reward")}
 

@@ -11,7 +11,7 @@ import torch
 
 from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from tests.code_execution.graded_programs import Case
 from tests.judging.helpers import ROOT
 from toys.jobs import WORDS
@@ -25,15 +25,13 @@ def make_models(folder: Path, *, pad: str = "pad", reward_positions: int = 128) 
     """`run/step-7/actor` and `reward/step_3` below a folder; the policy has rows beyond its tokenizer."""
     tokenizer = make_tokenizer(pad=pad)
     size = len(tokenizer) + 5
-    export_model(make_causal_lm("llama", vocab_size=size), tokenizer, folder / "run" / "step-7" / "actor")
-    export_model(
-        make_causal_lm("gemma", vocab_size=size, seed=1, positions=reward_positions), tokenizer, folder / "base"
-    )
+    save_model(make_causal_lm("llama", vocab_size=size), tokenizer, folder / "run" / "step-7" / "actor")
+    save_model(make_causal_lm("gemma", vocab_size=size, seed=1, positions=reward_positions), tokenizer, folder / "base")
     torch.manual_seed(0)
     scorer = load_token_scorer(check_model("base", str(folder / "base")), fresh_head=True, dtype=torch.float32)
     with torch.no_grad():
         scorer.model.score.weight.normal_(std=0.2)
-    export_model(scorer.model, tokenizer, folder / "reward" / "step_3")
+    save_model(scorer.model, tokenizer, folder / "reward" / "step_3")
 
 
 def write_posts(folder: Path, *, rows: int = 24) -> Path:

@@ -13,7 +13,7 @@ from dschat.errors import UserError
 from dschat.generation import Answers, EndTokens
 from dschat.models.checked import check_model
 from dschat.models.tokenizer import Vocabulary
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from toys.models import make_causal_lm
 from toys.tokenizers import make_tokenizer, make_tokenizer_with_gaps
 
@@ -70,7 +70,7 @@ def test_answers_of_broken_logits_have_no_text() -> None:
 def test_end_tokens_are_the_tokenizers_the_conversations_and_those_that_the_folder_declares(
     declared: dict[str, Any], token: str | None, stop: tuple[Any, ...], tmp_path: Path
 ) -> None:
-    export_model(make_causal_lm("llama", vocab_size=len(TOKENIZER)), TOKENIZER, tmp_path / "model")
+    save_model(make_causal_lm("llama", vocab_size=len(TOKENIZER)), TOKENIZER, tmp_path / "model")
     (tmp_path / "model" / "generation_config.json").write_text(json.dumps(declared))
     checked = check_model("model", str(tmp_path / "model"), end_of_conversation_token=token)
     ends = EndTokens.of(checked)
@@ -79,7 +79,7 @@ def test_end_tokens_are_the_tokenizers_the_conversations_and_those_that_the_fold
 
 
 def test_ids_between_tokens_are_known_as_gaps(tmp_path: Path) -> None:
-    export_model(make_causal_lm("llama", vocab_size=320), make_tokenizer_with_gaps(eos=305), tmp_path / "model")
+    save_model(make_causal_lm("llama", vocab_size=320), make_tokenizer_with_gaps(eos=305), tmp_path / "model")
     ends = EndTokens.of(check_model("model", str(tmp_path / "model")))
     assert ends.stop == (305,)
     assert ends.vocabulary == Vocabulary(306, (3, 300, 301, 302, 303, 304))

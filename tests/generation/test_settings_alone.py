@@ -20,7 +20,7 @@ from dschat.errors import UserError
 from dschat.generation import EndTokens, HuggingFaceSettings, RowSeed, Sampling, build_generator
 from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import check_model
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from tests.generation.engines import PlainEngine
 from toys.jobs import Job, make_folders, ppo_arguments, run_job, without_times
 from toys.models import make_causal_lm
@@ -148,7 +148,7 @@ def answers(folder: Path) -> Found:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("model")
-    export_model(make_causal_lm("llama", vocab_size=len(TOKENIZER)), TOKENIZER, place / "model")
+    save_model(make_causal_lm("llama", vocab_size=len(TOKENIZER)), TOKENIZER, place / "model")
     return place / "model"
 
 

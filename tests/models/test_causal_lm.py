@@ -22,7 +22,7 @@ from dschat.models.causal_lm import (
 )
 from dschat.models.checked import check_model
 from dschat.models.tokenizer import Vocabulary
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from toys.models import FAMILIES, bare_checkpoint, make_causal_lm
 from toys.tokenizers import make_tokenizer
 
@@ -141,9 +141,9 @@ def test_logits_without_gaps_are_a_view() -> None:
 @pytest.mark.parametrize("token", ["sum", None])
 def test_a_saved_model_says_what_ends_its_answers(token: str | None, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
-    export_model(make_causal_lm("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "base")
+    save_model(make_causal_lm("llama", vocab_size=len(tokenizer)), tokenizer, tmp_path / "base")
     checked = check_model("model", str(tmp_path / "base"), end_of_conversation_token=token)
-    export_model(load_causal_lm(checked, dtype=torch.float32), checked.tokenizer, tmp_path / "saved")
+    save_model(load_causal_lm(checked, dtype=torch.float32), checked.tokenizer, tmp_path / "saved")
     end = tokenizer.eos_token_id if token is None else checked.tokenizer.convert_tokens_to_ids(token)
     # whoever loads the folder stops there: this package without the flag, and the library
     assert end in check_model("model", str(tmp_path / "saved")).end_ids

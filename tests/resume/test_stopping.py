@@ -189,16 +189,16 @@ def test_a_disk_that_is_too_small(
     assert sorted(path.name for path in (out / "state").iterdir()) == ["latest", "step-1", "step-2"]
 
 
-@pytest.mark.parametrize("place", ["state.critic", "state.manifest", "export.sync"])
+@pytest.mark.parametrize("place", ["state.critic", "state.manifest", "model.sync"])
 def test_a_disk_that_fills_up_while_writing_costs_nothing_that_was_saved(
     place: str, forks: Forks, paths: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    count = 5 if place == "export.sync" else 3
+    count = 5 if place == "model.sync" else 3
     failed = forks.run(job("ppo", paths, out, "--max_steps 4"), fault=f"{place}:{count}:full")
     assert failed.status == 1, failed.text
     assert "Traceback" not in failed.text
-    what = "the model actor" if place == "export.sync" else "the state of step 3"
+    what = "the model actor" if place == "model.sync" else "the state of step 3"
     assert f"error: {what} could not be written to " in failed.text
     assert "(the disk is full; " in failed.text
     assert [path.name for path in out.rglob(".tmp-*")] == []

@@ -11,7 +11,7 @@ import torch
 
 from dschat.models.checked import check_model
 from dschat.models.reward_model import load_token_scorer
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from toys.jobs import Job, ppo_arguments, run_job, without_times, write_pairs
 from toys.models import make_causal_lm
 from toys.tokenizers import make_tokenizer_with_gaps
@@ -27,10 +27,10 @@ def run(folder: Path, step: str, extra: str, *, gap_rows: float) -> list[dict[st
     with torch.no_grad():
         for table in (model.lm_head.weight, model.get_input_embeddings().weight):
             table[[*GAPS, *range(EOS + 1, ROWS)]] *= gap_rows
-    export_model(model, tokenizer, folder / "sft")
+    save_model(model, tokenizer, folder / "sft")
     torch.manual_seed(0)
     scorer = load_token_scorer(check_model("actor", str(folder / "sft")), fresh_head=True, dtype=torch.float32)
-    export_model(scorer.model, tokenizer, folder / "reward")
+    save_model(scorer.model, tokenizer, folder / "reward")
     paths = {"data": str(write_pairs(folder / "pairs.jsonl")), "sft": str(folder / "sft"), "reward": f"{folder}/reward"}
     return without_times(run_job(Job(step, ppo_arguments(paths, folder / "out", f"--max_steps 2 {extra}"))))
 

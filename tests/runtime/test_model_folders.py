@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from dschat.runtime.model_folders import export_model, link, link_files
+from dschat.runtime.model_folders import link, link_files, save_model
 from toys.models import FAMILIES, make_causal_lm
 from toys.tokenizers import make_tokenizer
 
@@ -17,7 +17,7 @@ from toys.tokenizers import make_tokenizer
 def test_exported_folder_loads_with_the_plain_library_bit_for_bit(family: str, tmp_path: Path) -> None:
     tokenizer = make_tokenizer()
     model = make_causal_lm(family, vocab_size=len(tokenizer))
-    export_model(model, tokenizer, tmp_path / "step_7")
+    save_model(model, tokenizer, tmp_path / "step_7")
     link_files(tmp_path / "step_7", tmp_path)
     for folder in (tmp_path / "step_7", tmp_path):
         again = AutoModelForCausalLM.from_pretrained(folder)

@@ -15,7 +15,7 @@ from dschat.models.causal_lm import load_causal_lm
 from dschat.models.checked import check_model
 from dschat.models.lora import add_adapter
 from dschat.models.reward_model import load_token_scorer
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from dschat.tools.merge_lora import merge
 from toys.jobs import make_folders
 from toys.tokenizers import make_tokenizer
@@ -40,7 +40,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for parameter in model.parameters():
                 if parameter.requires_grad:
                     parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator).bfloat16())
-        export_model(model, TOKENIZER, folder / name)
+        save_model(model, TOKENIZER, folder / name)
     return folder
 
 

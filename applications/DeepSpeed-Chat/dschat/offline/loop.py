@@ -19,7 +19,7 @@ from dschat.runtime.distributed import rank, reduce_sum, world_size
 from dschat.runtime.faults import fault_point
 from dschat.runtime.guards import BrokenSteps, NonFinite
 from dschat.runtime.metrics import Sums
-from dschat.runtime.model_folders import export_model, link_files
+from dschat.runtime.model_folders import link_files, save_model
 from dschat.runtime.stepping import step_all
 from dschat.runtime.training_engine import TrainingEngine
 
@@ -213,7 +213,7 @@ class OfflineSteps(Generic[B]):
     def save(self, step: int) -> None:
         """Write the model as `<output>/step_<n>` and link it from `<output>` itself."""
         folder = self._prepared.output / f"step_{step}"
-        export_model(hugging_face_model(self._engine.module), self._prepared.tokenizer, folder)
+        save_model(hugging_face_model(self._engine.module), self._prepared.tokenizer, folder)
         link_files(folder, self._prepared.output)
 
     def _micro_batches(self, step: int) -> list[tuple[B, bool]]:

@@ -21,7 +21,7 @@ from dschat.runtime.deepspeed_config import TORCH_DTYPES, Optimization, Placemen
 from dschat.runtime.deepspeed_overrides import TrainingFlags
 from dschat.runtime.distributed import whole_copy
 from dschat.runtime.memory import MemoryMeter
-from dschat.runtime.model_folders import export_model
+from dschat.runtime.model_folders import save_model
 from dschat.runtime.moving_average import MovingAverage
 from dschat.runtime.training_engine import TrainingEngine
 
@@ -226,10 +226,10 @@ class DeepSpeedRLHFEngine:
     def save(self, folder: Path) -> None:
         """Write the `saved_roles` below `folder` as Hugging Face folders; all ranks call it together."""
         for role, engine in self.trained.items():
-            export_model(hugging_face_model(engine.module), self.tokenizer, folder / role)
+            save_model(hugging_face_model(engine.module), self.tokenizer, folder / role)
         if self.average is not None:
             actor = hugging_face_model(self.actor.module)
-            export_model(actor, self.tokenizer, folder / "actor_ema", read=self.average.whole_state_dict)
+            save_model(actor, self.tokenizer, folder / "actor_ema", read=self.average.whole_state_dict)
 
     def describe_memory(self) -> list[str]:
         """One line per model: what it holds, and what it took at most to load it."""

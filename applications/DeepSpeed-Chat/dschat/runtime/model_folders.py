@@ -14,7 +14,7 @@ from dschat.runtime.distributed import barrier, is_main_process, whole_state_dic
 from dschat.runtime.faults import fault_point
 
 
-def export_model(
+def save_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
@@ -37,12 +37,12 @@ def export_model(
         with files.explained(f"the model {folder.name}", aside):
             folder.parent.mkdir(parents=True, exist_ok=True)
             files.remove(aside)
-            fault_point("export.write")
+            fault_point("model.write")
             save_weights(model, weights, aside)
             for part in (aside, aside / ADAPTER_FOLDER):
                 if part.is_dir():
                     tokenizer.save_pretrained(part)
-            fault_point("export.sync")
+            fault_point("model.sync")
             for entry in aside.rglob("*"):
                 if entry.is_file():
                     files.sync_file(entry)
