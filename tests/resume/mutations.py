@@ -165,14 +165,14 @@ def forget(piece: str) -> None:
     if piece == "end of the metrics":
         metrics.cut_back = lambda path, done: None
         return
-    original = TrainingState.read
+    original = TrainingState.restore
 
     def read(state: TrainingState, folder: Path, **how: Any) -> None:
         put_back = _remembered(state, piece)
         original(state, folder, **how)
         put_back()
 
-    TrainingState.read = read
+    TrainingState.restore = read
 
 
 def _remembered(state: TrainingState, piece: str) -> Callable[[], Any]:

@@ -49,11 +49,11 @@ def state_of(shared: float, own: float) -> tuple[TrainingState, Number, Number]:
 def test_parts_come_back_with_the_generators(tmp_path: Path) -> None:
     torch.manual_seed(3)
     state, *_ = state_of(1.5, 2.5)
-    state.write(tmp_path)
+    state.save(tmp_path)
     expected = torch.rand(3)
     again, shared, own = state_of(0, 0)
     torch.manual_seed(4)
-    again.read(tmp_path, step=1, saved_ranks=1, scratch=tmp_path / "scratch")
+    again.restore(tmp_path, step=1, saved_ranks=1, scratch=tmp_path / "scratch")
     assert (shared.value, own.value) == (1.5, 2.5)
     assert torch.equal(torch.rand(3), expected)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(again.expected_files())
@@ -61,11 +61,11 @@ def test_parts_come_back_with_the_generators(tmp_path: Path) -> None:
 
 def test_a_state_of_other_parts_or_of_ranks_that_differ_is_refused(tmp_path: Path) -> None:
     state, *_ = state_of(1.5, 2.5)
-    state.write(tmp_path)
+    state.save(tmp_path)
     with pytest.raises(UserError, match=r"by 2 rank.*, and own cannot be spread over 1; start the run with 2"):
-        state.read(tmp_path, step=1, saved_ranks=2, scratch=tmp_path / "scratch")
+        state.restore(tmp_path, step=1, saved_ranks=2, scratch=tmp_path / "scratch")
     with pytest.raises(UserError, match="holds shared, this run has no further part"):
-        TrainingState({}, device=CPU).read(tmp_path, step=1, saved_ranks=1, scratch=tmp_path / "scratch")
+        TrainingState({}, device=CPU).restore(tmp_path, step=1, saved_ranks=1, scratch=tmp_path / "scratch")
 
 
 def test_the_estimate_counts_weights_copies_and_two_moments() -> None:

@@ -135,7 +135,7 @@ class ResumableRun:
             make_way(self._output, self._point)
         barrier()
         if self._point:
-            self._state.read(
+            self._state.restore(
                 self._point.folder,
                 step=self._point.manifest.step,
                 saved_ranks=self._point.manifest.world_size,

@@ -62,8 +62,8 @@ class TrainingState:
             raise ValueError(f"the state already has a part {name!r}")
         (self._per_rank if per_rank else self._shared)[name] = part
 
-    def write(self, folder: Path) -> None:
-        """Write everything into an existing folder."""
+    def save(self, folder: Path) -> None:
+        """Save everything into an existing folder."""
         for name, engine in self._engines.items():
             fault_point(f"state.{name}")
             engine.save_checkpoint(str(folder), tag=name, save_latest=False)
@@ -74,8 +74,8 @@ class TrainingState:
             fault_point("state.shared")
             torch.save({name: part.state_dict() for name, part in self._shared.items()}, folder / SHARED_FILE)
 
-    def read(self, folder: Path, *, step: int, saved_ranks: int, scratch: Path) -> None:
-        """Read back what `write` wrote; only from a folder whose files match its manifest, as DeepSpeed unpickles.
+    def restore(self, folder: Path, *, step: int, saved_ranks: int, scratch: Path) -> None:
+        """Take back what `save` wrote; only from a folder whose files match its manifest, as DeepSpeed unpickles.
 
         Args:
             folder: a whole state.

@@ -54,7 +54,7 @@ class StateStore:
         if not decided_by_main(lambda: self._make_room(aside, step, state.estimated_bytes())):
             return False
         with files.explained(f"the state of step {step}", aside, advice=f"; {self.last_good()}"):
-            state.write(aside)
+            state.save(aside)
             barrier()
             fault_point("state.record")
             records = record_files(aside)
